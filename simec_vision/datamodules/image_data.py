@@ -1,0 +1,273 @@
+"""What all sources of images share: items, splits, whole batches, normalisation and augmentation on the device."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from simec_vision.datamodules.augmentation import flip_and_shift, uniform
+from simec_vision.datamodules.image_store import ImageSource
+from simec_vision.items import InputError, Items, nearest
+
+
+@dataclass(frozen=True)
+class Batches:
+    """How batches are made.
+
+    Args:
+        size: Images in a batch, over all processes together.
+        flip: Mirror every other training image left and right.
+        shift: Move training images by up to so many pixels.
+        workers: Processes that prepare batches; 0 prepares them in the training process.
+        seed: Seed of the order and of the augmentation.
+    """
+
+    size: int = 256
+    flip: bool = True
+    shift: int = 4
+    workers: int = 0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Mean and standard deviation of each channel of images scaled to [0, 1]."""
+
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    std: tuple[float, ...] = (0.25, 0.25, 0.25)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Normalise uint8 images ``(batch, channel, height, width)`` to float32."""
+        mean, std = (torch.tensor(v, device=images.device)[:, None, None] for v in (self.mean, self.std))
+        return images * (1 / (255 * std)) - mean / std
+
+
+class Loaded(NamedTuple):
+    """What a source of images gives: its items, their images and the index of the items in each split."""
+
+    items: Items
+    images: ImageSource
+    splits: dict[str, NDArray[np.int64]]
+
+
+class _WholeBatches(Dataset[tuple[Tensor, Tensor]]):
+    """Some items of a source; a batch is one fetch."""
+
+    def __init__(self, images: ImageSource, index: NDArray[np.int64]) -> None:
+        self.images, self.index = images, index
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, position: int) -> tuple[Tensor, Tensor]:
+        images, index = self.__getitems__([position])
+        return images[0], index[0]
+
+    def __getitems__(self, positions: list[int]) -> tuple[Tensor, Tensor]:
+        index = self.index[positions]
+        return self.images.fetch(index), torch.from_numpy(index)
+
+
+class _EverySampler(DistributedSampler[tuple[Tensor, Tensor]]):
+    """Every item once, in order, over all processes: nothing is repeated to make their shares equal."""
+
+    def __iter__(self):  # type: ignore[no-untyped-def]  # torch leaves the element type open
+        return iter(range(self.rank, len(self.dataset), self.num_replicas))  # type: ignore[arg-type]
+
+    def __len__(self) -> int:
+        return len(range(self.rank, len(self.dataset), self.num_replicas))  # type: ignore[arg-type]
+
+
+def _as_is(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    return batch
+
+
+class ImageDataModule(pl.LightningDataModule, ABC):
+    """A source of images: gives ``(images, index)``, or ``(images, label)`` after :meth:`use_labels`.
+
+    Images are fetched as uint8 and normalised, and in training augmented, after they have come to the device. The
+    order and the augmentation depend on seed and epoch alone: one process and several see the same global batches.
+
+    Args:
+        batches: How batches are made.
+        normalisation: Mean and standard deviation of the channels.
+    """
+
+    similarities: dict[str, str] = {}  # noqa: RUF012  # replaced, never changed
+
+    def __init__(self, batches: Batches, normalisation: Normalisation) -> None:
+        super().__init__()
+        self.batches = batches
+        self.normalisation = normalisation
+        self._loaded: Loaded | None = None
+        self._labels: Tensor | None = None
+        self._train: NDArray[np.int64] | None = None
+
+    @abstractmethod
+    def load(self) -> Loaded:
+        """Read items, images and splits (``train``, ``validation``, and ``test`` where there is one)."""
+
+    def setup(self, stage: str | None = None) -> None:
+        """Load what there is, once."""
+        if self._loaded is None:
+            items, images, splits = self.load()
+            self._loaded = Loaded(replace(items, pixels=self._pixels), images, splits)
+
+    def _pixels(self, index: NDArray[np.int64]) -> NDArray[np.float32]:
+        return self.normalised(index).flatten(1).numpy()
+
+    @property
+    def loaded(self) -> Loaded:
+        """Items, images and splits; loaded on first use."""
+        self.setup()
+        assert self._loaded is not None
+        return self._loaded
+
+    @property
+    def items(self) -> Items:
+        """The items and their attributes."""
+        return self.loaded.items
+
+    def split(self, name: str) -> NDArray[np.int64]:
+        """Give the index of the items of ``train``, ``validation`` or ``test`` (validation where there is no test)."""
+        splits = self.loaded.splits
+        return splits["validation"] if name == "test" and "test" not in splits else splits[name]
+
+    def images(self, index: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Give images as they are, uint8 of shape ``(batch, height, width, channel)``, for drawing."""
+        return self.loaded.images.fetch(np.asarray(index)).permute(0, 2, 3, 1).numpy()
+
+    def normalised(self, index: NDArray[np.int64]) -> Tensor:
+        """Give normalised images ``(batch, channel, height, width)``, not augmented."""
+        return self.normalisation(self.loaded.images.fetch(np.asarray(index)))
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """Channels, height and width of the images."""
+        channels, height, width = self.loaded.images.fetch(np.arange(1)).shape[1:]
+        return channels, height, width
+
+    def use_labels(self, attribute: str, count: int | None = None, seed: int = 0) -> list[str]:
+        """Give ``(images, label)`` from now on.
+
+        Args:
+            attribute: The categorical attribute that is the label.
+            count: Train on so many labelled images only: the first of a seeded permutation of the training items, so
+                that fewer labels are always among more (25 ⊂ 50 ⊂ 100).
+            seed: Seed of that permutation.
+
+        Returns:
+            The class names; a label is a position in this list.
+
+        Raises:
+            InputError: if the attribute does not exist, or fewer training items have a known label.
+        """
+        codes, names = self.items.classes(attribute)
+        self._labels = torch.from_numpy(codes)
+        self._train = _nested_subset(self.split("train")[codes[self.split("train")] >= 0], count, seed)
+        return names
+
+    @property
+    def labels(self) -> Tensor:
+        """The label of every item, shape ``(item,)``, −1 where unknown, after :meth:`use_labels`."""
+        assert self._labels is not None, "call use_labels first"
+        return self._labels
+
+    def subset(self, name: str) -> NDArray[np.int64]:
+        """Give the index of the items that a split's batches hold: the labelled ones after :meth:`use_labels`."""
+        if self._labels is None:
+            return self.split(name)
+        known = self.split(name)[self._labels.numpy()[self.split(name)] >= 0]
+        return self._train if name == "train" and self._train is not None else known
+
+    def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
+        """Give the training batches, in a new seeded order each epoch."""
+        data = _WholeBatches(self.loaded.images, self.subset("train"))
+        per_process = self._per_process()
+        # Similarities can spare the last, smaller batch; few labels cannot.
+        drop = self._labels is None and len(data) >= self.batches.size
+        sampler = DistributedSampler(data, *self._processes(), shuffle=True, seed=self.batches.seed, drop_last=drop)
+        return self._loader(data, sampler, per_process, drop)
+
+    def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
+        """Give the validation batches."""
+        return self._in_order("validation")
+
+    def test_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
+        """Give the test batches."""
+        return self._in_order("test")
+
+    def _in_order(self, name: str) -> DataLoader[tuple[Tensor, Tensor]]:
+        data = _WholeBatches(self.loaded.images, self.subset(name))
+        return self._loader(data, _EverySampler(data, *self._processes(), shuffle=False), max(self._per_process(), 256), False)
+
+    def _loader(
+        self, data: _WholeBatches, sampler: DistributedSampler, size: int, drop: bool
+    ) -> DataLoader[tuple[Tensor, Tensor]]:
+        workers = self.batches.workers
+        return DataLoader(
+            data, size, sampler=sampler, drop_last=drop, collate_fn=_as_is,
+            num_workers=workers, persistent_workers=workers > 0, pin_memory=torch.cuda.is_available(),
+        )  # fmt: skip
+
+    def _processes(self) -> tuple[int, int]:
+        return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+
+    def _per_process(self) -> int:
+        processes = self._processes()[0]
+        if self.batches.size % processes:
+            raise InputError(f"Expected a batch size divisible by {processes} processes, got {self.batches.size}")
+        return self.batches.size // processes
+
+    def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
+        """Augment and normalise a batch on its device; give labels instead of indices after :meth:`use_labels`."""
+        images, index = batch
+        if self.trainer is not None and self.trainer.training:
+            images = self.augmented(images, index, self.trainer.current_epoch)
+        return self.normalisation(images), index if self._labels is None else self._labels.to(index.device)[index]
+
+    def augmented(self, images: Tensor, index: Tensor, epoch: int) -> Tensor:
+        """Vary uint8 images of the given items as in an epoch."""
+        if not (self.batches.flip or self.batches.shift):
+            return images
+        random = uniform(self.batches.seed, epoch, index, draws=3)
+        return flip_and_shift(images, random, self.batches.flip, self.batches.shift)
+
+
+def _nested_subset(candidates: NDArray[np.int64], count: int | None, seed: int) -> NDArray[np.int64]:
+    if count is None:
+        return candidates
+    if not 0 < count <= len(candidates):
+        raise InputError(f"Expected at most as many labels as training items ({len(candidates)}), got {count}")
+    return np.random.RandomState(seed).permutation(candidates)[:count]
+
+
+def seeded_split(count: int, shares: dict[str, float], seed: int) -> dict[str, NDArray[np.int64]]:
+    """Split ``count`` items at random by shares; what the shares leave over is ``train``.
+
+    Args:
+        count: How many items there are.
+        shares: Split name → share of the items, such as ``{"validation": 0.1, "test": 0.1}``.
+        seed: Seed of the permutation.
+    """
+    order = np.random.RandomState(seed).permutation(count)
+    ends = np.cumsum([round(share * count) for share in shares.values()])
+    parts = np.split(order, ends)
+    return {"train": parts[-1], **dict(zip(shares, parts, strict=False))}
+
+
+def known_name(name: str, known: list[str], what: str) -> str:
+    """Check a name against the known ones.
+
+    Raises:
+        InputError: naming the nearest known one.
+    """
+    if name not in known:
+        raise InputError(f"Expected {what}, got {name!r}: {nearest(name, known)}")
+    return name

@@ -1,0 +1,233 @@
+"""Encoders: image → embedding. Every one knows its ``embedding_dim`` and the options that rebuild it.
+
+The plain chains (:class:`CifarCNN`, :class:`ShoeCNN`, :class:`PlainCNN`, :class:`MLP`) are made of modules in one row,
+which is what the explanations need; :class:`ResidualNet` and :class:`TorchvisionEncoder` are not.
+"""
+
+from abc import ABC
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from simec_vision.items import InputError, nearest
+
+
+class Encoder(nn.Module, ABC):
+    """Map images ``(batch, channel, height, width)`` to embeddings ``(batch, embedding)``.
+
+    Args:
+        layers: What does it.
+        embedding_dim: Length of an embedding.
+        options: The arguments that build the same encoder again.
+    """
+
+    def __init__(self, layers: nn.Module, embedding_dim: int, options: dict[str, Any]) -> None:
+        super().__init__()
+        self.layers = layers
+        self.embedding_dim = embedding_dim
+        self.options = options
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Embed images ``(batch, channel, height, width)``: ``(batch, embedding)``."""
+        return self.layers(images)
+
+
+class CifarCNN(Encoder):
+    """The original's CNN for CIFAR-10: two convolutions, two dense tanh layers (notebook 08 of Horn's simec, 2020).
+
+    conv 16 5×5, ReLU, max-pool 2, conv 8 3×3, ReLU, max-pool 2, dense 512 tanh, dense tanh.
+
+    Args:
+        embedding_dim: Length of an embedding, every entry in [−1, 1].
+        size: Height and width of the images in pixels; divisible by 4.
+        channels: Channels of the images.
+    """
+
+    def __init__(self, embedding_dim: int = 512, size: int = 32, channels: int = 3) -> None:
+        layers = nn.Sequential(
+            *(nn.Conv2d(channels, 16, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Conv2d(16, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()),
+            *(nn.Linear(8 * (size // 4) ** 2, 512), nn.Tanh(), nn.Linear(512, embedding_dim), nn.Tanh()),
+        )
+        super().__init__(layers, embedding_dim, {"embedding_dim": embedding_dim, "size": size, "channels": channels})
+
+
+class ShoeCNN(Encoder):
+    """The original's CNN for UT-Zappos50K: four convolutions, one linear layer (notebook 09 of Horn's simec, 2020).
+
+    Twice: conv 3×3 with padding, ReLU, conv 3×3 without, ReLU, max-pool 2, dropout .25 (32, then 64 channels); dense.
+
+    Args:
+        embedding_dim: Length of an embedding.
+        size: Height and width of the images in pixels.
+        channels: Channels of the images.
+    """
+
+    def __init__(self, embedding_dim: int = 512, size: int = 136, channels: int = 3) -> None:
+        blocks = [_shoe_block(channels, 32), _shoe_block(32, 64)]
+        side = ((size - 2) // 2 - 2) // 2
+        layers = nn.Sequential(*blocks[0], *blocks[1], nn.Flatten(), nn.Linear(64 * side * side, embedding_dim))
+        super().__init__(layers, embedding_dim, {"embedding_dim": embedding_dim, "size": size, "channels": channels})
+
+
+def _shoe_block(before: int, after: int) -> list[nn.Module]:
+    convolutions = [nn.Conv2d(before, after, 3, padding=1), nn.ReLU(), nn.Conv2d(after, after, 3), nn.ReLU()]
+    return [*convolutions, nn.MaxPool2d(2), nn.Dropout(0.25)]
+
+
+class PlainCNN(Encoder):
+    """A fast plain chain: per stage a 3×3 convolution, batch normalisation, ReLU and max-pool 2, then one linear layer.
+
+    The first convolution is 5×5 with stride 2 where the images are larger than 64 pixels, which makes it several times
+    faster than :class:`ShoeCNN`. The last map keeps its position (no global pooling), as height matters.
+
+    Args:
+        embedding_dim: Length of an embedding.
+        size: Height and width of the images in pixels.
+        channels: Channels of the images.
+        widths: Channels of each stage.
+        dropout: Share of the last map that is dropped in training.
+    """
+
+    def __init__(
+        self,
+        embedding_dim: int = 64,
+        size: int = 136,
+        channels: int = 3,
+        widths: Sequence[int] = (32, 64, 96, 128),
+        dropout: float = 0.1,
+    ) -> None:
+        stride = 2 if size > 64 else 1
+        first = nn.Conv2d(channels, widths[0], 5, stride=stride, padding=2, bias=False)
+        layers: list[nn.Module] = [first, nn.BatchNorm2d(widths[0]), nn.ReLU(), nn.MaxPool2d(2)]
+        for before, after in zip(widths[:-1], widths[1:], strict=True):
+            convolution = nn.Conv2d(before, after, 3, padding=1, bias=False)
+            layers += [convolution, nn.BatchNorm2d(after), nn.ReLU(), nn.MaxPool2d(2)]
+        side = -(-size // stride) // 2 ** len(widths)
+        layers += [nn.Flatten(), nn.Dropout(dropout), nn.Linear(widths[-1] * side * side, embedding_dim)]
+        options = {"embedding_dim": embedding_dim, "size": size, "channels": channels, "widths": list(widths)}
+        super().__init__(nn.Sequential(*layers), embedding_dim, options | {"dropout": dropout})
+
+
+class _Residual(nn.Module):
+    """Add a branch to its input."""
+
+    def __init__(self, branch: nn.Module) -> None:
+        super().__init__()
+        self.branch = branch
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps + self.branch(maps)
+
+
+def _normalised(before: int, after: int) -> nn.Sequential:
+    convolution = nn.Conv2d(before, after, 3, padding=1, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(after), nn.ReLU())
+
+
+class ResidualNet(Encoder):
+    """A small residual net with few, wide stages, made for training in minutes (after Page 2018, "ResNet-9").
+
+    Args:
+        embedding_dim: Length of an embedding.
+        width: Channels of the first stage; later ones have 2, 4 and 8 times as many.
+        channels: Channels of the images.
+    """
+
+    def __init__(self, embedding_dim: int = 256, width: int = 32, channels: int = 3) -> None:
+        stages: list[nn.Module] = [_normalised(channels, width)]
+        for stage, residual in ((1, True), (2, False), (3, True)):
+            before, after = width * 2 ** (stage - 1), width * 2**stage
+            stages += [_normalised(before, after), nn.MaxPool2d(2)]
+            branch = nn.Sequential(_normalised(after, after), _normalised(after, after))
+            stages += [_Residual(branch)] if residual else []
+        stages += [nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(8 * width, embedding_dim)]
+        options = {"embedding_dim": embedding_dim, "width": width, "channels": channels}
+        super().__init__(nn.Sequential(*stages), embedding_dim, options)
+
+
+class TorchvisionEncoder(Encoder):
+    """Any torchvision classification network by name, its last linear layer replaced by one to the embedding.
+
+    Args:
+        name: torchvision's name of the network, such as ``resnet18`` or ``vgg11_bn``.
+        embedding_dim: Length of an embedding.
+        weights: torchvision's name of pretrained weights, such as ``DEFAULT`` (downloaded); default: random weights.
+
+    Raises:
+        InputError: if torchvision has no such network, naming the nearest it has.
+    """
+
+    def __init__(self, name: str = "resnet18", embedding_dim: int = 256, weights: str | None = None) -> None:
+        from torchvision import models
+
+        known = models.list_models(module=models)
+        if name not in known:
+            raise InputError(f"Expected the name of a torchvision network, got {name!r}: {nearest(name, known)}")
+        extra = {"init_weights": True} if name in ("googlenet", "inception_v3") and weights is None else {}
+        network = models.get_model(name, weights=weights, **extra)
+        _replace_last_linear(network, embedding_dim)
+        # The weights are in the checkpoint from now on; rebuilding must not download them again.
+        super().__init__(network, embedding_dim, {"name": name, "embedding_dim": embedding_dim})
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Embed images; networks with auxiliary classifiers give their main output."""
+        output = self.layers(images)
+        return output if isinstance(output, Tensor) else output.logits
+
+
+def _replace_last_linear(network: nn.Module, embedding_dim: int) -> None:
+    """Put a linear layer to the embedding in the place of the network's last linear (or 1×1 convolution) layer."""
+    kinds = (nn.Linear, nn.Conv2d)
+    place, last = [(place, layer) for place, layer in network.named_modules() if isinstance(layer, kinds)][-1]
+    parent, _, child = place.rpartition(".")
+    if isinstance(last, nn.Linear):
+        new: nn.Module = nn.Linear(last.in_features, embedding_dim)
+    else:
+        new = nn.Conv2d(last.in_channels, embedding_dim, 1)
+    setattr(network.get_submodule(parent), child, new)
+
+
+class MLP(Encoder):
+    """Dense layers on the flattened image or on a feature vector.
+
+    Args:
+        inputs: Numbers in an image or a feature vector (channel · height · width).
+        embedding_dim: Length of an embedding.
+        hidden: Width of each hidden layer; none makes a linear encoder.
+        activation: ``tanh``, ``relu`` or ``sigmoid``, after every hidden layer.
+    """
+
+    def __init__(
+        self, inputs: int = 3072, embedding_dim: int = 64, hidden: Sequence[int] = (512,), activation: str = "tanh"
+    ) -> None:
+        activations = {"tanh": nn.Tanh, "relu": nn.ReLU, "sigmoid": nn.Sigmoid}
+        if activation not in activations:
+            raise InputError(f"Expected an activation, got {activation!r}: {nearest(activation, [*activations])}")
+        layers: list[nn.Module] = [nn.Flatten()]
+        for before, after in zip((inputs, *hidden), hidden, strict=False):
+            layers += [nn.Linear(before, after), activations[activation]()]
+        layers.append(nn.Linear((inputs, *hidden)[-1], embedding_dim))
+        options = {"inputs": inputs, "embedding_dim": embedding_dim, "hidden": list(hidden), "activation": activation}
+        super().__init__(nn.Sequential(*layers), embedding_dim, options)
+
+
+ENCODERS: dict[str, type[Encoder]] = {
+    kind.__name__: kind for kind in (CifarCNN, ShoeCNN, PlainCNN, ResidualNet, TorchvisionEncoder, MLP)
+}
+"""The encoders by their class names, which saved models and options use."""
+
+
+def build_encoder(kind: str, options: dict[str, Any]) -> Encoder:
+    """Build an encoder from its class name and options.
+
+    Raises:
+        InputError: if there is no such encoder or option.
+    """
+    if kind not in ENCODERS:
+        raise InputError(f"Expected an encoder, got {kind!r}: {nearest(kind, [*ENCODERS])}")
+    try:
+        return ENCODERS[kind](**options)
+    except TypeError as error:
+        raise InputError(f"Expected options of {kind}: {error}") from error

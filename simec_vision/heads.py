@@ -1,0 +1,81 @@
+"""Heads: the bias-free linear map from an embedding to the predicted similarities to every reference."""
+
+import torch
+from torch import Tensor, nn
+
+
+class SimilarityHead(nn.Module):
+    """Predict similarities to references: ``embedding @ weight.T`` (Horn & Müller 2018, arXiv 1702.01824, eq. 2).
+
+    The map has no bias, so row r of the weight is itself the embedding that reference r should have.
+
+    Args:
+        embedding_dim: Length of an embedding.
+        num_references: How many references the similarity is measured to.
+        weight: Start from this weight of shape ``(reference, embedding)``, such as :func:`head_weight` or another
+            encoder's embeddings of the references; default: torch's initialisation of a linear layer.
+        frozen: Keep the weight as it is during training.
+
+    Raises:
+        ValueError: if the given weight has another shape.
+    """
+
+    def __init__(
+        self, embedding_dim: int, num_references: int, weight: Tensor | None = None, frozen: bool = False
+    ) -> None:
+        super().__init__()
+        if weight is None:
+            weight = nn.Linear(embedding_dim, num_references, bias=False).weight.detach()
+        if tuple(weight.shape) != (num_references, embedding_dim):
+            raise ValueError(
+                f"Expected weight of shape (reference, embedding) = ({num_references}, {embedding_dim}), "
+                f"got {tuple(weight.shape)}. A factor of shape (embedding, reference) must be transposed first"
+            )
+        self.weight = nn.Parameter(weight.detach().clone(), requires_grad=not frozen)
+
+    @property
+    def embedding_dim(self) -> int:
+        """Length of an embedding."""
+        return self.weight.shape[1]
+
+    @property
+    def num_references(self) -> int:
+        """How many references the similarity is measured to."""
+        return self.weight.shape[0]
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """Map an embedding of shape ``(batch, embedding)`` to predicted similarities ``(batch, reference)``."""
+        return nn.functional.linear(embedding, self.weight)
+
+    def extra_repr(self) -> str:
+        """Say the sizes."""
+        return f"embedding_dim={self.embedding_dim}, num_references={self.num_references}"
+
+
+def head_weight(gram: Tensor, embedding_dim: int) -> Tensor:
+    """Find the best weight for the references' own similarities by eigendecomposition.
+
+    With ``gram = V diag(λ) V.T``, the weight ``V_d diag(√λ_d)`` over the d largest eigenvalues makes
+    ``weight @ weight.T`` the nearest positive semi-definite matrix of that rank (Eckart & Young 1936). Negative
+    eigenvalues, which an indefinite similarity has, cannot be part of a real inner product and count as 0.
+
+    Args:
+        gram: The references' own similarities, shape ``(reference, reference)``, symmetric, no NaN.
+        embedding_dim: Length of an embedding; columns beyond the number of references are 0.
+
+    Returns:
+        The weight, shape ``(reference, embedding)``, in the type of ``gram``.
+
+    Raises:
+        ValueError: if ``gram`` is not a square matrix of finite numbers.
+    """
+    if gram.ndim != 2 or gram.shape[0] != gram.shape[1]:
+        raise ValueError(f"Expected gram of shape (reference, reference), got {tuple(gram.shape)}")
+    if not torch.isfinite(gram).all():
+        raise ValueError("Expected gram without NaN or infinity: unknown similarities cannot be eigendecomposed")
+    symmetric = (gram + gram.T).double() / 2
+    eigenvalues, eigenvectors = torch.linalg.eigh(symmetric)  # ascending
+    kept = min(embedding_dim, len(eigenvalues))
+    top = eigenvalues.flip(0)[:kept].clamp(min=0).sqrt()
+    weight = eigenvectors.flip(1)[:, :kept] * top
+    return nn.functional.pad(weight, (0, embedding_dim - kept)).to(gram.dtype)

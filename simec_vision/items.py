@@ -1,0 +1,116 @@
+"""What is known about the items: their names and their attributes, one column each."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+UNKNOWN = ("", "nan", "NaN", "None", "NA", "n/a")
+"""Spellings of a missing value in a table."""
+
+
+class InputError(ValueError):
+    """A mistake in what the user gave; its message is one line that says what to do, and the scripts exit with 2."""
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """Say which known names there are, the nearest first: ``did you mean 'heel'? Known: closure, heel``."""
+    close = get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}Known: {', '.join(sorted(known)) or 'none'}"
+
+
+@dataclass(frozen=True)
+class Items:
+    """The items of a data set: their names and attributes.
+
+    Args:
+        names: What each item is called, shape ``(item,)``; no name comes twice.
+        columns: Attribute name → one value per item, shape ``(item,)``: numbers (NaN = unknown) or text (empty =
+            unknown; a set is written with ``;`` between its members, as in UT-Zappos50K).
+        pixels: Gives the normalised pixels of some items, index → ``(batch, pixel)``; kernels on pixels need it.
+    """
+
+    names: NDArray[np.str_]
+    columns: dict[str, NDArray] = field(default_factory=dict)
+    pixels: Callable[[NDArray[np.int64]], NDArray[np.float32]] | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def column(self, attribute: str) -> NDArray:
+        """Give the values of an attribute, shape ``(item,)``.
+
+        Raises:
+            InputError: if there is no such attribute.
+        """
+        if attribute not in self.columns:
+            raise InputError(
+                f"Expected an attribute of the items, got {attribute!r}: {nearest(attribute, list(self.columns))}"
+            )
+        return self.columns[attribute]
+
+    def numbers(self, attribute: str) -> NDArray[np.float64]:
+        """Give a numeric attribute, shape ``(item,)``, NaN where unknown.
+
+        Raises:
+            InputError: naming the first item whose value is not a number.
+        """
+        values = self.column(attribute)
+        if values.dtype.kind in "fiub":
+            return values.astype(np.float64)
+        return np.array([self._number(attribute, i, value) for i, value in enumerate(values)])
+
+    def _number(self, attribute: str, item: int, value: str) -> float:
+        try:
+            return float("nan") if str(value).strip() in UNKNOWN else float(value)
+        except ValueError:
+            raise InputError(
+                f"Expected a number for {attribute!r} of item {self.names[item]!r} (row {item + 1}), got {value!r}: "
+                "correct it, leave it empty (unknown), or compare this attribute as a class or a set"
+            ) from None
+
+    def classes(self, attribute: str) -> tuple[NDArray[np.int64], list[str]]:
+        """Give a categorical attribute as codes, shape ``(item,)``, −1 where unknown, and the sorted class names."""
+        values = self.column(attribute)
+        if values.dtype.kind == "f":
+            text = np.array(["" if np.isnan(v) else f"{v:g}" for v in values])
+        else:
+            text = values.astype(str)
+        known = sorted(set(text.tolist()) - set(UNKNOWN))
+        code = {name: position for position, name in enumerate(known)}
+        return np.array([code.get(value, -1) for value in text.tolist()], dtype=np.int64), known
+
+    def sets(self, attribute: str, separator: str = ";") -> tuple[NDArray[np.float32], list[str]]:
+        """Give a set-valued attribute as membership, shape ``(item, member)`` of 0 and 1, and the sorted members.
+
+        An item whose set is unknown has an all-zero row.
+        """
+        members = [
+            {member.strip() for member in str(value).split(separator)} - set(UNKNOWN)
+            for value in self.column(attribute).tolist()
+        ]
+        known = sorted(set().union(*members)) if members else []
+        position = {name: place for place, name in enumerate(known)}
+        membership = np.zeros((len(members), len(known)), dtype=np.float32)
+        for row, names in enumerate(members):
+            membership[row, [position[name] for name in names]] = 1.0
+        return membership, known
+
+    def positions(self, names: Sequence[str]) -> NDArray[np.int64]:
+        """Give the index of each named item.
+
+        Raises:
+            InputError: naming the first name that no item has.
+        """
+        position = {name: index for index, name in enumerate(self.names.tolist())}
+        for name in names:
+            if name not in position:
+                raise InputError(f"Expected the name of an item, got {name!r}: {self._hint(name)}")
+        return np.array([position[name] for name in names], dtype=np.int64)
+
+    def _hint(self, name: str) -> str:
+        close = get_close_matches(name, self.names.tolist()[:20_000], n=1, cutoff=0.5)
+        return f"did you mean {close[0]!r}?" if close else f"the {len(self)} items are named like {self.names[0]!r}"

@@ -1,0 +1,147 @@
+"""How good predicted similarities and embeddings are: similarity match, nearest neighbours, linear probe."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+SPEARMAN_PAIRS = 1_000_000
+"""At most about this many pairs enter a rank correlation; more are sampled."""
+
+
+def similarity_match(predicted: Tensor, target: Tensor) -> dict[str, float]:
+    """Compare predicted with target similarities over all known entries.
+
+    As the original's ``check_similarity_match``: mean squared error, squared Pearson correlation r², Spearman's ρ.
+
+    Args:
+        predicted: Predicted similarities, any shape.
+        target: Target similarities, same shape, NaN where unknown.
+
+    Returns:
+        ``mse``, ``r2`` and ``spearman``; NaN where undefined (nothing known, or a constant).
+    """
+    match = SimilarityMatch()
+    match.update(predicted.reshape(1, -1), target.reshape(1, -1))
+    return match.compute()
+
+
+class SimilarityMatch:
+    """:func:`similarity_match` of predictions that come batch by batch, in constant memory.
+
+    The error and the correlation are exact sums; the rank correlation is taken over a sample of the pairs once there
+    are many: every ``stride``-th entry in the order seen.
+
+    Args:
+        expected: How many pairs will come, which sets the stride of that sample.
+    """
+
+    def __init__(self, expected: int = 0) -> None:
+        self.stride = max(1, -(-expected // SPEARMAN_PAIRS))
+        self.moments = torch.zeros(7, dtype=torch.float64)
+        self.sample: list[Tensor] = []
+        self.seen = 0
+
+    def update(self, predicted: Tensor, target: Tensor) -> None:
+        """Take in a batch of predicted and target similarities of shape ``(batch, reference)``."""
+        known = ~torch.isnan(target)
+        pairs = torch.stack([predicted[known], target[known]]).double().cpu()
+        p, t = pairs
+        count = torch.tensor(float(len(p)), dtype=torch.float64)
+        self.moments += torch.stack([count, p.sum(), t.sum(), p @ p, t @ t, p @ t, ((p - t) ** 2).sum()])
+        start = -self.seen % self.stride
+        self.sample.append(pairs[:, start :: self.stride].float())
+        self.seen += len(p)
+
+    def merge(self, moments: Tensor, sample: Tensor) -> None:
+        """Replace the state by what all processes have seen together."""
+        self.moments, self.sample = moments, [sample]
+
+    def compute(self) -> dict[str, float]:
+        """Give ``mse``, ``r2`` and ``spearman`` of all pairs seen."""
+        from scipy.stats import rankdata
+
+        n, p, t, pp, tt, pt, gap = self.moments.tolist()
+        if n == 0:
+            return {"mse": float("nan"), "r2": float("nan"), "spearman": float("nan")}
+        ranks = torch.from_numpy(rankdata(torch.cat(self.sample, dim=1).double().numpy(), axis=1))
+        return {
+            "mse": gap / n,
+            "r2": _squared_correlation(n, p, t, pp, tt, pt),
+            "spearman": _correlation(ranks[0], ranks[1]),
+        }
+
+
+def _squared_correlation(n: float, p: float, t: float, pp: float, tt: float, pt: float) -> float:
+    variances = (pp - p * p / n) * (tt - t * t / n)
+    return (pt - p * t / n) ** 2 / variances if variances > 0 else float("nan")
+
+
+def _correlation(a: Tensor, b: Tensor) -> float:
+    a, b = a - a.mean(), b - b.mean()
+    norm = float((a @ a).sqrt() * (b @ b).sqrt())
+    return float(a @ b) / norm if norm > 0 else float("nan")
+
+
+def nearest_neighbour_accuracy(
+    train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor, neighbours: int = 20
+) -> float:
+    """Classify by majority among the nearest training embeddings by cosine similarity.
+
+    Args:
+        train: Embeddings with known class, shape ``(item, embedding)``.
+        train_labels: Their classes, shape ``(item,)``.
+        test: Embeddings to classify, shape ``(batch, embedding)``.
+        test_labels: Their true classes, shape ``(batch,)``.
+        neighbours: How many neighbours vote (at most as many as there are training items).
+
+    Returns:
+        The share classified correctly.
+    """
+    from sklearn.neighbors import KNeighborsClassifier
+
+    k = min(neighbours, len(train))
+    classifier = KNeighborsClassifier(k, metric="cosine", algorithm="brute")
+    classifier.fit(train.float().numpy(), train_labels.numpy())
+    return float(classifier.score(test.float().numpy(), test_labels.numpy()))
+
+
+PROBE_STRENGTHS = (0.001, 0.01, 0.1, 1.0)
+"""Inverse L2 strengths that a linear probe chooses from on validation images."""
+
+
+def linear_probe_accuracy(
+    train: tuple[Tensor, Tensor], validation: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]
+) -> Mapping[str, float]:
+    """Fit a logistic regression on standardised embeddings; validation chooses its L2 strength.
+
+    Args:
+        train: Embeddings ``(item, embedding)`` and classes ``(item,)`` to fit.
+        validation: The same to choose the strength from :data:`PROBE_STRENGTHS`.
+        test: The same to report on.
+
+    Returns:
+        ``accuracy`` on the test items, ``validation`` accuracy and the chosen ``strength``.
+    """
+    scored = [(_fit_probe(train, c), c) for c in PROBE_STRENGTHS]
+    best, strength = max(scored, key=lambda pair: _score(pair[0], validation))
+    return {"accuracy": _score(best, test), "validation": _score(best, validation), "strength": strength}
+
+
+def _fit_probe(train: tuple[Tensor, Tensor], strength: float):  # type: ignore[no-untyped-def]  # an sklearn pipeline
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    probe = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=300))
+    return probe.fit(_array(train[0]), train[1].numpy())
+
+
+def _score(probe, items: tuple[Tensor, Tensor]) -> float:  # type: ignore[no-untyped-def]
+    return float(probe.score(_array(items[0]), items[1].numpy()))
+
+
+def _array(embeddings: Tensor) -> NDArray[np.float32]:
+    return embeddings.float().numpy()
