@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from simec_vision.datamodules.augmentation import flip_and_shift, uniform
 from simec_vision.datamodules.image_store import ImageSource
 from simec_vision.items import InputError, Items, nearest
+from simec_vision.similarities import Similarity
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,6 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         normalisation: Mean and standard deviation of the channels.
     """
 
-    similarities: dict[str, str] = {}  # noqa: RUF012  # replaced, never changed
-
     def __init__(self, batches: Batches, normalisation: Normalisation) -> None:
         super().__init__()
         self.batches = batches
@@ -112,6 +111,10 @@ class ImageDataModule(pl.LightningDataModule, ABC):
     @abstractmethod
     def load(self) -> Loaded:
         """Read items, images and splits (``train``, ``validation``, and ``test`` where there is one)."""
+
+    @abstractmethod
+    def similarities(self) -> dict[str, Similarity]:
+        """Give the similarities that these items suggest, by head name; what pretraining uses unless told otherwise."""
 
     def setup(self, stage: str | None = None) -> None:
         """Load what there is, once."""

@@ -1,0 +1,1 @@
+"""Where images and their similarities come from: one file a source."""
