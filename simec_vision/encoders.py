@@ -12,6 +12,13 @@ from torch import Tensor, nn
 
 from simec_vision.items import InputError, nearest
 
+Size = int | tuple[int, int]
+"""Height and width of images in pixels, or one number for both."""
+
+
+def _pair(size: Size) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
 
 class Encoder(nn.Module, ABC):
     """Map images ``(batch, channel, height, width)`` to embeddings ``(batch, embedding)``.
@@ -40,15 +47,16 @@ class CifarCNN(Encoder):
 
     Args:
         embedding_dim: Length of an embedding, every entry in [−1, 1].
-        size: Height and width of the images in pixels; divisible by 4.
+        size: Height and width of the images in pixels, or one number for both.
         channels: Channels of the images.
     """
 
-    def __init__(self, embedding_dim: int = 512, size: int = 32, channels: int = 3) -> None:
+    def __init__(self, embedding_dim: int = 512, size: Size = 32, channels: int = 3) -> None:
+        height, width = _pair(size)
         layers = nn.Sequential(
             *(nn.Conv2d(channels, 16, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
             *(nn.Conv2d(16, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()),
-            *(nn.Linear(8 * (size // 4) ** 2, 512), nn.Tanh(), nn.Linear(512, embedding_dim), nn.Tanh()),
+            *(nn.Linear(8 * (height // 4) * (width // 4), 512), nn.Tanh(), nn.Linear(512, embedding_dim), nn.Tanh()),
         )
         super().__init__(layers, embedding_dim, {"embedding_dim": embedding_dim, "size": size, "channels": channels})
 
@@ -60,14 +68,14 @@ class ShoeCNN(Encoder):
 
     Args:
         embedding_dim: Length of an embedding.
-        size: Height and width of the images in pixels.
+        size: Height and width of the images in pixels, or one number for both.
         channels: Channels of the images.
     """
 
-    def __init__(self, embedding_dim: int = 512, size: int = 136, channels: int = 3) -> None:
+    def __init__(self, embedding_dim: int = 512, size: Size = 136, channels: int = 3) -> None:
         blocks = [_shoe_block(channels, 32), _shoe_block(32, 64)]
-        side = ((size - 2) // 2 - 2) // 2
-        layers = nn.Sequential(*blocks[0], *blocks[1], nn.Flatten(), nn.Linear(64 * side * side, embedding_dim))
+        height, width = (((side - 2) // 2 - 2) // 2 for side in _pair(size))
+        layers = nn.Sequential(*blocks[0], *blocks[1], nn.Flatten(), nn.Linear(64 * height * width, embedding_dim))
         super().__init__(layers, embedding_dim, {"embedding_dim": embedding_dim, "size": size, "channels": channels})
 
 
@@ -84,7 +92,7 @@ class PlainCNN(Encoder):
 
     Args:
         embedding_dim: Length of an embedding.
-        size: Height and width of the images in pixels.
+        size: Height and width of the images in pixels, or one number for both.
         channels: Channels of the images.
         widths: Channels of each stage.
         dropout: Share of the last map that is dropped in training.
@@ -93,19 +101,19 @@ class PlainCNN(Encoder):
     def __init__(
         self,
         embedding_dim: int = 64,
-        size: int = 136,
+        size: Size = 136,
         channels: int = 3,
         widths: Sequence[int] = (32, 64, 96, 128),
         dropout: float = 0.1,
     ) -> None:
-        stride = 2 if size > 64 else 1
+        stride = 2 if max(_pair(size)) > 64 else 1
         first = nn.Conv2d(channels, widths[0], 5, stride=stride, padding=2, bias=False)
         layers: list[nn.Module] = [first, nn.BatchNorm2d(widths[0]), nn.ReLU(), nn.MaxPool2d(2)]
         for before, after in zip(widths[:-1], widths[1:], strict=True):
             convolution = nn.Conv2d(before, after, 3, padding=1, bias=False)
             layers += [convolution, nn.BatchNorm2d(after), nn.ReLU(), nn.MaxPool2d(2)]
-        side = -(-size // stride) // 2 ** len(widths)
-        layers += [nn.Flatten(), nn.Dropout(dropout), nn.Linear(widths[-1] * side * side, embedding_dim)]
+        height, width = (-(-side // stride) // 2 ** len(widths) for side in _pair(size))
+        layers += [nn.Flatten(), nn.Dropout(dropout), nn.Linear(widths[-1] * height * width, embedding_dim)]
         options = {"embedding_dim": embedding_dim, "size": size, "channels": channels, "widths": list(widths)}
         super().__init__(nn.Sequential(*layers), embedding_dim, options | {"dropout": dropout})
 

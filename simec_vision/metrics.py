@@ -32,7 +32,7 @@ class SimilarityMatch:
     """:func:`similarity_match` of predictions that come batch by batch, in constant memory.
 
     The error and the correlation are exact sums; the rank correlation is taken over a sample of the pairs once there
-    are many: every ``stride``-th entry in the order seen.
+    are many: every ``stride``-th reference of each item, shifted by the item's index, whatever the batches are.
 
     Args:
         expected: How many pairs will come, which sets the stride of that sample.
@@ -42,22 +42,35 @@ class SimilarityMatch:
         self.stride = max(1, -(-expected // SPEARMAN_PAIRS))
         self.moments = torch.zeros(7, dtype=torch.float64)
         self.sample: list[Tensor] = []
-        self.seen = 0
 
-    def update(self, predicted: Tensor, target: Tensor) -> None:
-        """Take in a batch of predicted and target similarities of shape ``(batch, reference)``."""
+    def update(self, predicted: Tensor, target: Tensor, index: Tensor | None = None) -> None:
+        """Take in a batch.
+
+        Args:
+            predicted: Predicted similarities, shape ``(batch, reference)``.
+            target: Target similarities, same shape, NaN where unknown.
+            index: Which items these are, shape ``(batch,)``; only needed for a sample.
+        """
         known = ~torch.isnan(target)
-        pairs = torch.stack([predicted[known], target[known]]).double().cpu()
-        p, t = pairs
-        count = torch.tensor(float(len(p)), dtype=torch.float64)
-        self.moments += torch.stack([count, p.sum(), t.sum(), p @ p, t @ t, p @ t, ((p - t) ** 2).sum()])
-        start = -self.seen % self.stride
-        self.sample.append(pairs[:, start :: self.stride].float())
-        self.seen += len(p)
+        p, t = predicted[known].double(), target[known].double()
+        count = torch.tensor(float(len(p)), dtype=torch.float64, device=p.device)
+        moments = torch.stack([count, p.sum(), t.sum(), p @ p, t @ t, p @ t, ((p - t) ** 2).sum()])
+        self.moments += moments.cpu()
+        chosen = known & self._sampled(target, index)
+        self.sample.append(torch.stack([predicted[chosen], target[chosen]]).cpu())
 
-    def merge(self, moments: Tensor, sample: Tensor) -> None:
-        """Replace the state by what all processes have seen together."""
-        self.moments, self.sample = moments, [sample]
+    def _sampled(self, target: Tensor, index: Tensor | None) -> Tensor:
+        rows = torch.arange(len(target), device=target.device) if index is None else index
+        return (rows[:, None] + torch.arange(target.shape[1], device=target.device)) % self.stride == 0
+
+    def state(self) -> tuple[Tensor, Tensor]:
+        """Give what has been seen, to :meth:`merge` it with that of other processes."""
+        return self.moments, torch.cat(self.sample, dim=1) if self.sample else torch.zeros(2, 0)
+
+    def merge(self, states: list[tuple[Tensor, Tensor]]) -> None:
+        """Take what all processes have seen, this one's included, in place of what this one has."""
+        self.moments = torch.stack([moments for moments, _ in states]).sum(dim=0)
+        self.sample = [sample for _, sample in states]
 
     def compute(self) -> dict[str, float]:
         """Give ``mse``, ``r2`` and ``spearman`` of all pairs seen."""

@@ -1,6 +1,5 @@
 """The Similarity Encoder: one encoder in front of one head per similarity."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from simec_vision.encoders import Encoder, build_encoder
-from simec_vision.files import replacing, write_json
+from simec_vision.files import read_description, replacing, write_json
 from simec_vision.heads import SimilarityHead
 from simec_vision.items import InputError, nearest
 
@@ -104,7 +103,7 @@ class SimilarityModel(nn.Module):
         Raises:
             InputError: if a file is missing or damaged, or the weights belong to another model.
         """
-        description = _read_description(Path(folder) / DESCRIPTION)
+        description = read_description(Path(folder) / DESCRIPTION, {"encoder", "heads"})
         if encoder is None:
             encoder = _described_encoder(description, folder)
         heads = {
@@ -120,19 +119,9 @@ def _described_encoder(description: dict[str, Any], folder: str | Path) -> Encod
     try:
         return build_encoder(description["encoder"]["kind"], description["encoder"]["options"])
     except InputError as error:
-        raise InputError(f"{error}. For an encoder of your own call SimilarityModel.load({str(folder)!r}, encoder=…)") from error
-
-
-def _read_description(path: Path) -> dict[str, Any]:
-    try:
-        description = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise InputError(f"Expected a saved model, but there is no {path}") from None
-    except (OSError, json.JSONDecodeError) as error:
-        raise InputError(f"Expected the description of a model in {path}: {error}") from error
-    if not isinstance(description, dict) or not {"encoder", "heads"} <= set(description):
-        raise InputError(f"Expected the description of a model (encoder, heads) in {path}")
-    return description
+        raise InputError(
+            f"{error}. For an encoder of your own call SimilarityModel.load({str(folder)!r}, encoder=…)"
+        ) from error
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
@@ -150,5 +139,6 @@ def load_weights(module: nn.Module, path: Path) -> None:
         raise InputError(f"Expected the weights of a model in {path}: {error}") from error
     except RuntimeError as error:
         mismatch = " ".join(str(error).split())
-        raise InputError(f"Expected weights that fit the model, but {path} belongs to another one: {mismatch}") from error
-
+        raise InputError(
+            f"Expected weights that fit the model, but {path} belongs to another one: {mismatch}"
+        ) from error

@@ -100,6 +100,9 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         normalisation: Mean and standard deviation of the channels.
     """
 
+    label = "label"
+    """The attribute that is the class, unless told otherwise."""
+
     def __init__(self, batches: Batches, normalisation: Normalisation) -> None:
         super().__init__()
         self.batches = batches
@@ -208,7 +211,9 @@ class ImageDataModule(pl.LightningDataModule, ABC):
 
     def _in_order(self, name: str) -> DataLoader[tuple[Tensor, Tensor]]:
         data = _WholeBatches(self.loaded.images, self.subset(name))
-        return self._loader(data, _EverySampler(data, *self._processes(), shuffle=False), max(self._per_process(), 256), False)
+        return self._loader(
+            data, _EverySampler(data, *self._processes(), shuffle=False), max(self._per_process(), 256), False
+        )
 
     def _loader(
         self, data: _WholeBatches, sampler: DistributedSampler, size: int, drop: bool

@@ -2,11 +2,10 @@
 
 A shoe is built in *last coordinates* `(s, t)`, as a shoemaker builds it on a last: `s` runs along the foot-bed from the
 back of the heel (0) to the tip of the toe (1), `t` is the height above the foot-bed. `Last.place` turns them into shoe
-units `(x, y)`: the length of a flat shoe is 1, y points up and the ground is y = 0. A closure is drawn in the unit square
-`(u, v)` of a `Slot` of the shoe, so that one drawing serves every category and every heel.
+units `(x, y)`: the length of a flat shoe is 1, y points up and the ground is y = 0.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -45,7 +44,15 @@ class Palette:
     sole: Colour
     heel: Colour
     strap: Colour
+    facing: Colour
+    shadow: Colour
     metal: Colour
+    mark: Colour
+
+
+def between(values: np.ndarray) -> np.ndarray:
+    """Limit values to the range from 0 to 1 (for short arrays much faster than `np.clip`)."""
+    return np.minimum(np.maximum(values, 0), 1)
 
 
 @dataclass(frozen=True)
@@ -63,36 +70,11 @@ class Last:
     def place(self, points: Points | np.ndarray) -> np.ndarray:
         """Map last coordinates (point, 2) to shoe units (point, 2); what lies far above the foot-bed stays level."""
         s, t = np.asarray(points, dtype=float).T
-        incline = np.clip((s - 0.08) / 0.6, 0, 1)
+        incline = between((s - 0.08) / 0.6)
         fall = 0.45 * incline + 0.55 * incline**2 * (3 - 2 * incline)
-        bed = self.sole + self.lift * (1 - fall * (1 - np.clip((t - 0.28) / 0.3, 0, 1)))
-        spring = 0.03 * np.clip((s - 0.8) / 0.2, 0, 1) ** 2
-        return np.stack([s - incline * (0.6 - np.sqrt(0.36 - self.lift**2)), bed + spring + t], axis=1)
-
-
-@dataclass(frozen=True)
-class Slot:
-    """The place of a closure: s = left + u * width, t between the floor (v = 0) and the ceiling above s (v = 1)."""
-
-    left: float
-    width: float
-    floor: float
-    ceiling: Points
-
-    def fit(self, points: np.ndarray) -> np.ndarray:
-        """Map points (point, 2) of the unit square to last coordinates (point, 2)."""
-        s = self.left + points[:, 0] * self.width
-        ceiling = np.interp(s, *np.transpose(self.ceiling))
-        return np.stack([s, self.floor + points[:, 1] * (ceiling - self.floor)], axis=1)
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A part of a closure, drawn in the unit square of its slot; the tone names a colour of the palette."""
-
-    points: Points
-    tone: str
-    width: float = 0.0
+        bed = self.sole + self.lift * (1 - fall * (1 - between((t - 0.28) / 0.3)))
+        spring = 0.03 * between((s - 0.8) / 0.2) ** 2
+        return np.array((s - incline * (0.6 - (0.36 - self.lift**2) ** 0.5), bed + spring + t)).T
 
 
 # --- outlines ---------------------------------------------------------------------------------------------------------
@@ -113,38 +95,43 @@ def along(start: float, end: float, t: float = 0.0, count: int = 20) -> Points:
     return [(s, t) for s in np.linspace(start, end, count).tolist()]
 
 
-def rectangle(left: float, bottom: float, right: float, top: float) -> Points:
-    """A rectangle with points along its edges, so that it bends with the shoe."""
-    edge = np.linspace(0, 1, 5)
-    corners = [(left, bottom), (left, top), (right, top), (right, bottom), (left, bottom)]
-    sides = [np.outer(1 - edge, a) + np.outer(edge, b) for a, b in zip(corners[:-1], corners[1:], strict=True)]
-    return [(float(u), float(v)) for u, v in np.concatenate(sides)]
-
-
 def arc(centre: tuple[float, float], radii: tuple[float, float], start: float = 0, end: float = 360) -> Points:
     """An arc of an ellipse; angles in degrees, counter-clockwise from the right."""
     angles = np.radians(np.linspace(start, end, 17))
     return [(centre[0] + radii[0] * float(np.cos(a)), centre[1] + radii[1] * float(np.sin(a))) for a in angles]
 
 
-SHAPES: dict[str, tuple[tuple[tuple[float, float], ...], ...]] = {  # closed along the foot-bed, in last coordinates
+def knots(s: Sequence[float], t: Sequence[float]) -> tuple[tuple[float, float], ...]:
+    """Pair the coordinates of a line."""
+    return tuple(zip(s, t, strict=True))
+
+
+SHAPES = {  # the uppers in last coordinates, from the heel over the top to the toe; the foot-bed closes them
     "Shoes": (
-        ((0.0, 0.0), (-0.02, 0.1), (-0.005, 0.2), (0.0, 0.3), (0.06, 0.3), (0.12, 0.235), (0.24, 0.235), (0.32, 0.29))
-        + ((0.37, 0.335), (0.43, 0.3), (0.55, 0.225), (0.7, 0.165), (0.86, 0.15), (0.97, 0.115), (1.01, 0.04), (1, 0)),
+        knots(
+            (0.0, -0.02, -0.005, 0.0, 0.06, 0.12, 0.24, 0.32, 0.37, 0.43, 0.55, 0.7, 0.86, 0.97, 1.01, 1.0),
+            (0.0, 0.1, 0.2, 0.3, 0.3, 0.235, 0.235, 0.29, 0.335, 0.3, 0.225, 0.165, 0.15, 0.115, 0.04, 0.0),
+        ),
     ),
     "Boots": (
-        ((0.0, 0.0), (-0.025, 0.1), (-0.005, 0.25), (0.0, 0.4), (-0.03, 0.64), (-0.03, 0.65), (0.18, 0.635), (0.37, 0.65))
-        + ((0.38, 0.64), (0.355, 0.45), (0.385, 0.34), (0.5, 0.255), (0.7, 0.175), (0.86, 0.155), (0.97, 0.115))
-        + ((1.01, 0.04), (1.0, 0.0)),
+        knots(
+            (0.0, -0.025, -0.005, 0.0, -0.03, -0.03, 0.18, 0.37, 0.38, 0.355, 0.385, 0.5, 0.7, 0.86, 0.97, 1.01, 1.0),
+            (0.0, 0.1, 0.25, 0.4, 0.64, 0.65, 0.635, 0.65, 0.64, 0.45, 0.34, 0.255, 0.175, 0.155, 0.115, 0.04, 0.0),
+        ),
     ),
     "Sandals": (
-        ((0.0, 0.0), (-0.02, 0.1), (-0.01, 0.2), (-0.01, 0.3), (0.03, 0.3), (0.05, 0.18), (0.12, 0.06), (0.2, 0.0)),
-        ((0.4, 0.0), (0.37, 0.14), (0.36, 0.28), (0.42, 0.285), (0.48, 0.255), (0.5, 0.14), (0.52, 0.0)),
-        ((0.66, 0.0), (0.66, 0.1), (0.68, 0.17), (0.75, 0.175), (0.84, 0.15), (0.88, 0.08), (0.88, 0.0)),
+        knots((0.0, -0.02, -0.01, -0.01, 0.035, 0.05, 0.1, 0.18), (0.0, 0.1, 0.2, 0.3, 0.3, 0.18, 0.06, 0.0)),
+        knots(
+            (-0.005, 0.0, 0.14, 0.3, 0.4, 0.42, 0.3, 0.14, 0.01), (0.24, 0.29, 0.25, 0.25, 0.28, 0.23, 0.2, 0.2, 0.23)
+        ),
+        knots((0.42, 0.4, 0.37, 0.35, 0.43, 0.5, 0.53, 0.55), (0.0, 0.12, 0.24, 0.29, 0.295, 0.255, 0.12, 0.0)),
+        knots((0.66, 0.655, 0.66, 0.72, 0.8, 0.86, 0.88, 0.89), (0.0, 0.1, 0.18, 0.18, 0.165, 0.14, 0.08, 0.0)),
     ),
     "Slippers": (
-        ((0.37, 0.0), (0.33, 0.1), (0.31, 0.22), (0.33, 0.32), (0.4, 0.335), (0.55, 0.27), (0.7, 0.21), (0.86, 0.18))
-        + ((0.98, 0.125), (1.02, 0.04), (1.0, 0.0)),
+        knots(
+            (0.37, 0.33, 0.31, 0.33, 0.4, 0.55, 0.7, 0.86, 0.98, 1.02, 1.0),
+            (0.0, 0.1, 0.22, 0.32, 0.335, 0.27, 0.21, 0.18, 0.125, 0.04, 0.0),
+        ),
     ),
 }
 
@@ -155,9 +142,15 @@ def shade(colour: Colour, factor: float) -> Colour:
     return red, green, blue
 
 
+def luminance(colour: Colour) -> float:
+    """Perceived lightness between 0 and 255 (ITU-R BT.601)."""
+    return float(np.dot(colour, (0.299, 0.587, 0.114)))
+
+
 def outline(shape: tuple[tuple[float, float], ...]) -> np.ndarray:
-    """The closed outline (point, 2) of a shape in last coordinates: its smooth top and the foot-bed below it."""
-    return np.concatenate([smooth(shape), along(shape[-1][0], shape[0][0])])
+    """The closed outline (point, 2) of a shape in last coordinates: its smooth top and, if it ends there, the bed."""
+    bed = along(shape[-1][0], shape[0][0]) if shape[-1][1] == 0 else []
+    return np.concatenate([smooth(shape), np.reshape(bed, (-1, 2))])
 
 
 def uppers(category: str, last: Last, palette: Palette) -> list[Part]:
@@ -180,7 +173,7 @@ def collar(last: Last, palette: Palette) -> list[Part]:
 def far_straps(last: Last, palette: Palette) -> list[Part]:
     """The far sides of a sandal's straps and its cushioned foot-bed."""
     lean = np.array([0.035, -0.012])
-    straps = [Part(last.place(outline(shape) + lean), shade(palette.upper, 0.6)) for shape in SHAPES["Sandals"][1:]]
+    straps = [Part(last.place(outline(shape) + lean), shade(palette.upper, 0.6)) for shape in SHAPES["Sandals"][2:]]
     return [*straps, foot_bed(last)]
 
 
@@ -247,75 +240,3 @@ def heel(last: Last, kind: HeelType, palette: Palette) -> Part:
     points = last.place(np.stack([s, np.full_like(s, -last.sole)], axis=1))
     points[:, 1] *= np.concatenate([rise, np.ones(9), rise[::-1]])
     return Part(points, palette.heel, HEEL)
-
-
-# --- closures ---------------------------------------------------------------------------------------------------------
-
-
-def laces() -> Iterable[Piece]:
-    """A facing with crossed laces, eyelets and a bow."""
-    yield Piece(rectangle(0.02, 0.22, 0.98, 1.02), "facing")
-    for low in (0.3, 0.52, 0.74):
-        yield Piece([(0.16, low), (0.84, low + 0.22)], "strap", 0.024)
-        yield Piece([(0.84, low), (0.16, low + 0.22)], "strap", 0.024)
-    yield from (Piece(arc((u, 1.08), (0.3, 0.13)), "strap", 0.022) for u in (0.2, 0.8))
-
-
-def buckle() -> Iterable[Piece]:
-    """A strap over the foot with a metal frame and its prong."""
-    yield Piece(rectangle(0.2, 0.0, 0.8, 1.03), "strap")
-    yield Piece(rectangle(0.05, 0.36, 0.95, 0.86), "metal", 0.036)
-    yield Piece([(0.5, 0.36), (0.5, 0.86)], "metal", 0.022)
-    yield from (Piece(arc((0.5, v), (0.07, 0.035)), "facing") for v in (0.1, 0.22))
-
-
-def ankle_strap() -> Iterable[Piece]:
-    """A strap all around the ankle with a round button."""
-    yield Piece(arc((0.5, 0.5), (0.5, 0.42), 0, 180), "shadow", 0.042)
-    yield Piece(arc((0.5, 0.5), (0.5, 0.42), 180, 360), "strap", 0.06)
-    yield Piece(arc((0.66, 0.12), (0.075, 0.2)), "metal")
-
-
-def zipper() -> Iterable[Piece]:
-    """Two tapes, the teeth between them and the slider with its pull."""
-    yield Piece(rectangle(0.12, 0.03, 0.88, 0.99), "facing")
-    for step in range(9):
-        low = 0.07 + 0.1 * step
-        yield Piece([(0.28, low), (0.58, low)], "metal", 0.014)
-        yield Piece([(0.42, low + 0.05), (0.72, low + 0.05)], "metal", 0.014)
-    yield Piece(rectangle(0.34, 0.66, 0.66, 0.84), "metal")
-    yield Piece(rectangle(0.42, 0.4, 0.58, 0.68), "strap")
-
-
-def elastic_gore() -> Iterable[Piece]:
-    """A ribbed elastic insert, wide at the top line."""
-    yield Piece([*rectangle(0.0, 0.6, 1.0, 1.0)[:11], (0.95, 0.4), (0.68, 0.12), (0.32, 0.12), (0.05, 0.4)], "facing")
-    for step, low in enumerate((0.52, 0.32, 0.2, 0.2, 0.32, 0.52)):
-        u = 0.1 + 0.16 * step
-        yield Piece([(u, low), (u, 0.74), (u, 0.95)], "strap", 0.012)
-
-
-def pull_tab() -> Iterable[Piece]:
-    """A striped loop that stands above the edge."""
-    yield Piece([(0.2, 0.45), (0.2, 0.95), (0.8, 0.95), (0.8, 0.45)], "strap", 0.036)
-    yield Piece(rectangle(0.02, 0.0, 0.98, 0.6), "strap")
-    yield from (Piece(rectangle(0.02, v, 0.98, v + 0.1), "facing") for v in (0.1, 0.3))
-
-
-def hook_and_loop() -> Iterable[Piece]:
-    """Two broad straps over the foot whose ends lie on fuzzy patches."""
-    for left in (-0.02, 0.54):
-        yield Piece(rectangle(left, 0.16, left + 0.44, 0.56), "facing")
-        yield Piece([*rectangle(left + 0.02, 0.3, left + 0.42, 1.05)], "strap")
-        yield from (Piece([(left + 0.1, v), (left + 0.34, v)], "facing", 0.008) for v in (0.4, 0.48, 0.56))
-
-
-CLOSURE_PIECES: dict[str, tuple[Piece, ...]] = {
-    "Lace up": tuple(laces()),
-    "Buckle": tuple(buckle()),
-    "Ankle Strap": tuple(ankle_strap()),
-    "Zipper": tuple(zipper()),
-    "Slip-On": tuple(elastic_gore()),
-    "Pull-on": tuple(pull_tab()),
-    "Hook and Loop": tuple(hook_and_loop()),
-}

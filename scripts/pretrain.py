@@ -1,0 +1,8 @@
+"""Run `python scripts/pretrain.py --help` for the options."""
+
+import sys
+
+from simec_vision.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main("pretrain"))

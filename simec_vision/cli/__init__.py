@@ -1,0 +1,1 @@
+"""The commands behind ``scripts/``: typed functions whose arguments are the options."""

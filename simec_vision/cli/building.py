@@ -1,0 +1,133 @@
+"""From options to objects: references, target similarities, encoder and model of a run."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simec_vision.datamodules.image_data import ImageDataModule
+from simec_vision.encoders import Encoder, PlainCNN
+from simec_vision.heads import SimilarityHead, head_weight
+from simec_vision.items import InputError, nearest
+from simec_vision.model import SimilarityModel
+from simec_vision.similarities import Similarity, TargetSimilarity, choose_references
+
+References = int | str | dict[str, int | str] | None
+"""How many references, a file of their names, or one of these for each head."""
+
+MOST_REFERENCES = 1000
+"""References that are sampled unless told otherwise, if there are so many training items."""
+
+
+def bind_targets(
+    data: ImageDataModule, similarities: Mapping[str, Similarity], references: References, seed: int
+) -> dict[str, TargetSimilarity]:
+    """Choose each head's references among the training items that it knows, and bind its similarity to them.
+
+    Args:
+        data: The source of the items.
+        similarities: Head name → what similar means.
+        references: How many references, or which.
+        seed: Seed of the sample.
+    """
+    if isinstance(references, dict) and set(references) - set(similarities):
+        unknown = min(set(references) - set(similarities))
+        raise InputError(f"Expected references for a head, got {unknown!r}: {nearest(unknown, list(similarities))}")
+    chosen = {name: references.get(name) if isinstance(references, dict) else references for name in similarities}
+    return {name: _bind(data, name, similarities[name], chosen[name], seed) for name in similarities}
+
+
+def _bind(
+    data: ImageDataModule, name: str, similarity: Similarity, references: int | str | None, seed: int
+) -> TargetSimilarity:
+    train = data.split("train")
+    candidates = train[similarity.known(data.items)[train]]
+    if len(candidates) == 0:
+        raise InputError(f"Expected known similarities for head {name!r}, but none of the {len(train)} training items has one")
+    if references is None:
+        references = min(MOST_REFERENCES, len(candidates))
+    named = read_names(references) if isinstance(references, str) else references
+    return similarity.bind(data.items, choose_references(data.items, candidates, named, seed))
+
+
+def read_names(path: str) -> list[str]:
+    """Read item names from a text file, one a line.
+
+    Raises:
+        InputError: if there is no such file, or it is empty.
+    """
+    try:
+        names = Path(path).read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"Expected a number of references or a text file of their names, got {path!r}: {error}") from error
+    names = [name.strip() for name in names if name.strip()]
+    if not names:
+        raise InputError(f"Expected names of references in {path}, one a line, but it is empty")
+    return names
+
+
+def fitting_encoder(encoder: Encoder | None, data: ImageDataModule) -> Encoder:
+    """Give an encoder for the images of a source: the user's own after a check, or a fast plain chain.
+
+    Raises:
+        InputError: if the user's encoder is for images of another size.
+    """
+    channels, height, width = data.size
+    if encoder is None:
+        return PlainCNN(size=(height, width), channels=channels)
+    for option, own in (("channels", channels), ("size", (height, width)), ("inputs", channels * height * width)):
+        wanted = encoder.options.get(option, own)
+        if tuple(np.broadcast_to(wanted, np.shape(own)).flat) != tuple(np.asarray(own).flat):
+            given = height if option == "size" and height == width else own
+            raise InputError(
+                f"Expected an encoder for images of {height}×{width} pixels in {channels} channels, got "
+                f"{type(encoder).__name__} with {option} {wanted}: add --encoder.{option} {given}"
+            )
+    return encoder
+
+
+def build_model(
+    data: ImageDataModule,
+    encoder: Encoder,
+    targets: Mapping[str, TargetSimilarity],
+    head_start: Literal["random", "eigen"],
+    head_frozen: bool,
+) -> SimilarityModel:
+    """Put heads behind an encoder; the model knows how its images are normalised and what its references are called."""
+    heads = {
+        name: SimilarityHead(encoder.embedding_dim, len(target), _start(target, encoder, head_start), head_frozen)
+        for name, target in targets.items()
+    }
+    return SimilarityModel(encoder, heads, about(data, targets))
+
+
+def _start(target: TargetSimilarity, encoder: Encoder, head_start: str):  # type: ignore[no-untyped-def]
+    return head_weight(target.gram(), encoder.embedding_dim) if head_start == "eigen" else None
+
+
+def about(data: ImageDataModule, targets: Mapping[str, TargetSimilarity]) -> dict[str, object]:
+    """Say as JSON values what the images of a model are, and what its references are called."""
+    names = {name: data.items.names[target.references.numpy()].tolist() for name, target in targets.items()}
+    normalisation = {"mean": list(data.normalisation.mean), "std": list(data.normalisation.std)}
+    return {"image": list(data.size), "normalisation": normalisation, "references": names}
+
+
+def check_images(model: SimilarityModel, data: ImageDataModule) -> None:
+    """Make sure that a model can take a source's images.
+
+    Raises:
+        InputError: if they have another size or number of channels.
+    """
+    expected = model.about.get("image")
+    if expected and list(expected) != list(data.size):
+        raise InputError(
+            f"Expected images of shape (channel height width) = {tuple(expected)}, as the model was pretrained on, "
+            f"got {tuple(data.size)}"
+        )
+
+
+def reference_index(model: SimilarityModel, head: str, data: ImageDataModule) -> NDArray[np.int64]:
+    """Find a head's references among the items of a source, shape ``(reference,)``."""
+    return data.items.positions(model.about["references"][head])

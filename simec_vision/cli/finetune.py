@@ -1,0 +1,128 @@
+"""The command ``finetune``: a classifier from few labels on a pretrained encoder."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from simec_vision.cli.building import check_images
+from simec_vision.cli.pretrain import restore_best
+from simec_vision.cli.runs import MetricsTable, check_checkpoint, make_trainer, open_run, write_text
+from simec_vision.cli.saved import pretrained_run, run_data
+from simec_vision.datamodules.image_data import Batches, ImageDataModule
+from simec_vision.encoders import build_encoder
+from simec_vision.files import write_json
+from simec_vision.finetuning import Classifier, FineTuning, embed_all
+from simec_vision.metrics import linear_probe_accuracy, nearest_neighbour_accuracy
+from simec_vision.model import SimilarityModel
+from simec_vision.optimisation import Optimisation
+
+
+def finetune(
+    config: str,
+    trainer: dict[str, Any],
+    model: str | None = None,
+    labels: int | None = 100,
+    seed: int = 11,
+    label: str | None = None,
+    data: ImageDataModule | None = None,
+    frozen: bool = False,
+    from_scratch: bool = False,
+    batches: Batches = Batches(size=32, flip=False, shift=0),  # noqa: B008  # frozen
+    optimisation: Optimisation = Optimisation("adam", 1e-3, 0.0, "plateau", patience=0, plateau_start=0),  # noqa: B008
+    probe: bool = True,
+    neighbours: int = 20,
+    tensorboard: bool = False,
+    out: str | None = None,
+    resume: str | None = None,
+) -> None:
+    """Fine-tune a pretrained encoder for classification with few labels, and report the test accuracy.
+
+    Args:
+        config: All options as YAML, for the run folder.
+        trainer: Options of Lightning's Trainer.
+        model: Run folder of the pretraining; default: the newest under runs/, pretrained first if there is none.
+        labels: How many labelled training images; null takes all.
+        seed: Seed of the choice of these images (the fewer are among the more) and of the classifier's start.
+        label: The attribute that is the class; default: what the data suggest, Category for shoes.
+        data: Other images than those of the pretraining.
+        frozen: Train only the classifier's linear layer; the encoder stays as it is, batch-norm statistics included.
+        from_scratch: Start the same encoder from random weights, which is what pretraining is compared with.
+        batches: How batches are made; the augmentation is that of training images.
+        optimisation: Optimiser and learning-rate schedule; the default is the original's.
+        probe: Fit a linear probe and a nearest-neighbour classifier on the encoder as it starts, too.
+        neighbours: Neighbours that vote, at most.
+        tensorboard: Log to TensorBoard too (needs the extra simec-vision[tensorboard]).
+        out: Run folder, new or empty; default: the next free runs/finetune.
+        resume: Run folder of an interrupted run that is continued with its own options.
+    """
+    source = pretrained_run(model)
+    run = open_run(out, "finetune", resume=resume is not None)
+    pl.seed_everything(seed, verbose=False)
+    pretrained = SimilarityModel.load(source / "model")
+    data = data or run_data(source)
+    check_images(pretrained, data)
+    data.batches = batches
+    classes = data.use_labels(label or data.label, labels, seed)
+    encoder = _fresh(pretrained) if from_scratch else pretrained.encoder
+    summary = {
+        "labels": len(data.subset("train")),
+        "seed": seed,
+        "pretraining": "none" if from_scratch else "simec_" + "_".join(pretrained.heads),
+    }
+    if probe:
+        summary |= probe_accuracies(encoder, data, neighbours)
+    classifier = Classifier(encoder, pretrained.encoder.embedding_dim, classes, pretrained.about | {"label": label or data.label})  # type: ignore[arg-type]
+    module = FineTuning(classifier.to(memory_format=torch.channels_last), optimisation, frozen, seed)  # type: ignore[call-overload]
+    summary |= _train(module, data, run, trainer, tensorboard, resume, config)
+    if int(pl.utilities.rank_zero_only.rank) == 0:  # type: ignore[attr-defined]
+        classifier.cpu().to(memory_format=torch.contiguous_format).save(run / "model")  # type: ignore[call-overload]
+        write_json(run / "summary.json", summary)
+        print(_report(run, summary))
+
+
+def _fresh(model: SimilarityModel) -> torch.nn.Module:
+    description = model.description()["encoder"]
+    return build_encoder(description["kind"], description["options"])
+
+
+def _train(
+    module: FineTuning, data: ImageDataModule, run: Path, options: dict[str, Any], tensorboard: bool,
+    resume: str | None, config: str,
+) -> dict[str, Any]:  # fmt: skip
+    table = MetricsTable(run / "metrics.csv")
+    trainer = make_trainer(options, run, "validation/accuracy", "max", tensorboard, [table])
+    if trainer.is_global_zero:
+        write_text(run / "config.yaml", config)
+    checkpoint = check_checkpoint(run / "checkpoints" / "last.ckpt", module) if resume else None
+    started = time.perf_counter()
+    trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    seconds = time.perf_counter() - started
+    restore_best(trainer, module)
+    measured = trainer.test(module, datamodule=data, verbose=False)[0]
+    accuracies = [float(row["validation/accuracy"]) for row in table.rows if row.get("validation/accuracy") not in (None, "")]
+    best = max(accuracies, default=float("nan"))
+    return {**measured, "validation/accuracy": best, "epochs": trainer.current_epoch, "seconds": round(seconds, 2)}
+
+
+def probe_accuracies(encoder: torch.nn.Module, data: ImageDataModule, neighbours: int) -> dict[str, float]:
+    """Classify the embeddings of an encoder as it is: linear probe and nearest neighbours, test accuracy."""
+    loaders = (data.train_dataloader(), data.val_dataloader(), data.test_dataloader())
+    train, validation, test = (
+        embed_all(encoder, (data.on_after_batch_transfer(batch, 0) for batch in loader)) for loader in loaders
+    )
+    result = linear_probe_accuracy(train, validation, test)
+    nearest = nearest_neighbour_accuracy(*train, *test, neighbours=max(1, min(neighbours, len(train[0]) // 10)))
+    return {"probe/accuracy": result["accuracy"], "probe/strength": result["strength"], "neighbours/accuracy": nearest}
+
+
+def _report(run: Path, summary: dict[str, Any]) -> str:
+    lines = [f"test accuracy {summary['test/accuracy']:.4f} with {summary['labels']} labels (seed {summary['seed']})"]
+    if "probe/accuracy" in summary:
+        lines.append(
+            f"frozen encoder: linear probe {summary['probe/accuracy']:.4f}, "
+            f"nearest neighbours {summary['neighbours/accuracy']:.4f}"
+        )
+    return "\n".join([*lines, f"{summary['epochs']} epochs in {summary['seconds']:.0f} s", f"Saved {run}"])

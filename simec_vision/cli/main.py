@@ -1,0 +1,30 @@
+"""One entry for every command: its name, its function, and the defaults that make it run without arguments."""
+
+from collections.abc import Sequence
+from typing import Any
+
+SHOES: dict[str, Any] = {"data": {"class_path": "simec_vision.datamodules.DrawnShoes"}}
+
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "pretrain": {**SHOES, "trainer.max_epochs": 20},
+    "finetune": {"trainer.max_epochs": 50},
+    "explain": {},
+}
+"""Command → option → default, where it differs from the command's signature."""
+
+
+def main(command: str, argv: Sequence[str] | None = None) -> int:
+    """Run a command with the given (default: the process's) arguments, and give its exit code."""
+    from simec_vision.cli.parsing import run_command
+
+    return run_command(_function(command), DEFAULTS[command], argv)
+
+
+def _function(command: str) -> Any:
+    if command == "pretrain":
+        from simec_vision.cli.pretrain import pretrain as function
+    elif command == "finetune":
+        from simec_vision.cli.finetune import finetune as function  # type: ignore[assignment]
+    else:
+        from simec_vision.cli.explain import explain_run as function  # type: ignore[assignment]
+    return function

@@ -1,0 +1,127 @@
+"""The command ``pretrain``: an encoder from images and what is known about their similarity."""
+
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+
+from simec_vision.cli.building import References, bind_targets, build_model, fitting_encoder
+from simec_vision.cli.runs import MetricsTable, check_checkpoint, make_trainer, open_run, write_text
+from simec_vision.datamodules.image_data import ImageDataModule
+from simec_vision.encoders import Encoder
+from simec_vision.files import write_json
+from simec_vision.model import SimilarityModel
+from simec_vision.optimisation import Optimisation
+from simec_vision.pretraining import Objective, Pretraining
+from simec_vision.similarities import Similarity
+
+
+def pretrain(
+    data: ImageDataModule,
+    config: str,
+    trainer: dict[str, Any],
+    encoder: Encoder | None = None,
+    similarities: dict[str, Similarity] | None = None,
+    references: References = None,
+    objective: Objective = Objective(),  # noqa: B008  # frozen
+    optimisation: Optimisation = Optimisation(),  # noqa: B008  # frozen
+    head_start: Literal["random", "eigen"] = "random",
+    head_frozen: bool = False,
+    seed: int = 0,
+    compile: bool = False,
+    tensorboard: bool = False,
+    heatmaps: bool = True,
+    out: str | None = None,
+    resume: str | None = None,
+) -> None:
+    """Pretrain an encoder so that its embeddings predict how similar images are.
+
+    Args:
+        data: Where images come from: DrawnShoes, Zappos50K, CIFAR10, ImageTable or your own class.
+        config: All options as YAML, for the run folder.
+        trainer: Options of Lightning's Trainer.
+        encoder: CifarCNN, ShoeCNN, PlainCNN, ResidualNet, TorchvisionEncoder, MLP or your own; default: PlainCNN.
+        similarities: Head name → what similar means; default: what the data suggest, heel and closure for shoes.
+        references: How many items similarity is measured to, a file of their names, or either by head; default: 1000.
+        objective: What is minimised.
+        optimisation: Optimiser and learning-rate schedule.
+        head_start: Start heads at random, or from the eigendecomposition of the references' own similarities.
+        head_frozen: Keep the heads as they start.
+        seed: Seed of the weights, the sample of references and dropout.
+        compile: Compile the encoder with torch.compile, which pays in long runs.
+        tensorboard: Log to TensorBoard too (needs the extra simec-vision[tensorboard]).
+        heatmaps: Draw heatmaps of held-out images at the end.
+        out: Run folder, new or empty; default: the next free runs/pretrain.
+        resume: Run folder of an interrupted run that is continued with its own options.
+    """
+    run = open_run(out, "pretrain", resume=resume is not None)
+    pl.seed_everything(seed, verbose=False)
+    data.prepare_data()
+    targets = bind_targets(data, similarities or data.similarities(), references, seed)
+    model = build_model(data, fitting_encoder(encoder, data), targets, head_start, head_frozen)
+    module = Pretraining(model.to(memory_format=torch.channels_last), targets, objective, optimisation, seed)  # type: ignore[call-overload]
+    table = MetricsTable(run / "metrics.csv")
+    lightning = make_trainer(trainer, run, "validation/loss", "min", tensorboard, [table])
+    if lightning.is_global_zero:
+        write_text(run / "config.yaml", config)
+    seconds = fit(lightning, module, data, run, resume, compile)
+    measured = lightning.test(module, datamodule=data, verbose=False)[0]
+    if lightning.is_global_zero:
+        summary = {**measured, "images_per_second": table.images_per_second, "seconds": seconds}
+        finish(run, model, {**summary, "epochs": lightning.current_epoch}, data, heatmaps)
+
+
+def fit(
+    trainer: pl.Trainer, module: Pretraining, data: ImageDataModule, run: Path, resume: str | None, compile: bool
+) -> float:
+    """Train, and take the weights of the epoch that is best on validation images; give the seconds it took."""
+    checkpoint = check_checkpoint(run / "checkpoints" / "last.ckpt", module) if resume else None
+    if compile:
+        module.model.encoder.compile()
+    started = time.perf_counter()
+    trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    seconds = time.perf_counter() - started
+    restore_best(trainer, module)
+    return round(seconds, 2)
+
+
+def restore_best(trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    """Load the best checkpoint's weights, if one was kept."""
+    best = getattr(trainer.checkpoint_callback, "best_model_path", "")
+    if best:
+        module.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
+
+
+def finish(run: Path, model: SimilarityModel, summary: dict[str, Any], data: ImageDataModule, heatmaps: bool) -> None:
+    """Write the model and the summary, and draw heatmaps."""
+    model = model.cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    model.save(run / "model")
+    write_json(run / "summary.json", summary)
+    print(_report(run, summary))
+    if heatmaps:
+        _draw(run, model, data)
+
+
+def _report(run: Path, summary: dict[str, Any]) -> str:
+    heads = sorted({name.split("/")[1] for name in summary if name.startswith("similarity/")})
+    lines = [
+        f"{head}: held-out r² {summary[f'similarity/{head}/r2']:.3f}, "
+        f"Spearman {summary[f'similarity/{head}/spearman']:.3f}, mse {summary[f'similarity/{head}/mse']:.4f}"
+        for head in heads
+    ]
+    speed = f"{summary['epochs']} epochs in {summary['seconds']:.0f} s, {summary['images_per_second']:.0f} images/s"
+    return "\n".join([*lines, speed, f"Saved {run}"])
+
+
+def _draw(run: Path, model: SimilarityModel, data: ImageDataModule) -> None:
+    from simec_vision.cli.explain import draw_all
+    from simec_vision.explain import CannotExplain
+
+    try:
+        files = draw_all(model, data, run / "heatmaps")
+    except CannotExplain as error:
+        print(f"No heatmaps: {error}")
+    else:
+        print("Drew " + ", ".join(str(path) for path in files))

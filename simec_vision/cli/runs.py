@@ -1,0 +1,183 @@
+"""The run folder: ``config.yaml``, ``metrics.csv``, ``summary.json``, ``checkpoints/`` and ``model/``."""
+
+import csv
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+
+from simec_vision.files import replacing
+from simec_vision.items import InputError
+
+CHOSEN = "SIMEC_VISION_RUN"
+"""Environment variable by which the first process tells those it starts which folder it chose."""
+
+
+def first_process() -> bool:
+    """Say whether this is the one process that writes."""
+    return all(int(os.environ.get(name, "0")) == 0 for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID", "NODE_RANK"))
+
+
+def open_run(out: str | None, command: str, resume: bool = False) -> Path:
+    """Choose and make the run folder.
+
+    Args:
+        out: The folder that the user named; default: the next free of ``runs/<command>``, ``runs/<command>-2``, …
+        command: What is run.
+        resume: Whether the folder holds the run that is continued.
+
+    Raises:
+        InputError: if a folder that the user named already holds files.
+    """
+    if not first_process():
+        return Path(out or os.environ.get(CHOSEN, f"runs/{command}"))
+    folder = Path(out) if out else _next_free(command)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"Expected --out to name a folder, but {folder} is a file")
+    if not resume and folder.is_dir() and any(folder.iterdir()):
+        raise InputError(
+            f"Expected a new or empty folder for --out, but {folder} holds files. Name another one"
+            f"{', or continue it with --resume ' + str(folder) if (folder / 'checkpoints').is_dir() else ''}"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ[CHOSEN] = str(folder)
+    return folder
+
+
+def _next_free(command: str) -> Path:
+    folder, number = Path("runs") / command, 1
+    while folder.exists() and any(folder.iterdir()):
+        number += 1
+        folder = Path("runs") / f"{command}-{number}"
+    return folder
+
+
+def newest_run(command: str) -> Path | None:
+    """Find the run of a command that finished last under ``runs/``."""
+    done = [path.parent for path in Path("runs").glob(f"{command}*/summary.json")]
+    return max(done, key=lambda run: (run / "summary.json").stat().st_mtime, default=None)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    with replacing(path) as partial:
+        partial.write_text(text)
+
+
+class MetricsTable(Callback):
+    """Keep ``metrics.csv``: one row an epoch with every logged metric, learning rate, seconds and images per second.
+
+    Args:
+        path: The file; a resumed run goes on in it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: list[dict[str, Any]] = []
+        self.train_seconds = 0.0
+        self.train_images = 0
+        self._started = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Read the rows of the epochs that a resumed run has behind it."""
+        if self.path.exists():
+            with open(self.path, newline="") as file:
+                self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < trainer.current_epoch]
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock."""
+        self._started, self._images, self._paused = time.perf_counter(), 0, 0.0
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
+        """Count images."""
+        batch = args[1]
+        self._images += len(batch[1]) * trainer.world_size
+        self._last = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the epoch's row."""
+        seconds = self._last - self._started
+        self.train_seconds += seconds
+        self.train_images += self._images
+        metrics = {name: _number(value) for name, value in trainer.callback_metrics.items()}
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        speed = {"seconds": round(seconds, 3), "images_per_second": round(self._images / seconds, 1)}
+        self.rows.append({"epoch": trainer.current_epoch, "lr": rate, **metrics, **speed})
+        if trainer.is_global_zero:
+            self._write()
+
+    def _write(self) -> None:
+        names = list(dict.fromkeys(name for row in self.rows for name in row))
+        with replacing(self.path) as partial, open(partial, "w", newline="") as file:
+            writer = csv.DictWriter(file, names, restval="")
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+    @property
+    def images_per_second(self) -> float:
+        """Training images a second over all epochs of this process's run, validation not counted."""
+        return self.train_images / self.train_seconds if self.train_seconds else 0.0
+
+
+def _number(value: torch.Tensor) -> float:
+    return float(f"{float(value):.7g}")
+
+
+def make_trainer(
+    options: dict[str, Any], run: Path, monitor: str | None, mode: str, tensorboard: bool, callbacks: list[Callback]
+) -> pl.Trainer:
+    """Make the Trainer of a run: checkpoints ``last`` and ``best``, and TensorBoard where it is wanted.
+
+    Args:
+        options: Options of Lightning's Trainer.
+        run: The run folder.
+        monitor: The metric that says which epoch is best; default: no checkpoints.
+        mode: Whether the best is the ``min`` or the ``max``.
+        tensorboard: Log to TensorBoard.
+        callbacks: Further callbacks.
+    """
+    if options.get("enable_checkpointing") is False:
+        monitor = None
+    return pl.Trainer(
+        **options,
+        default_root_dir=run,
+        logger=_tensorboard(run) if tensorboard else False,
+        callbacks=[*callbacks, *([_checkpoints(run, monitor, mode)] if monitor else [])],
+    )
+
+
+def _checkpoints(run: Path, monitor: str, mode: str) -> ModelCheckpoint:
+    return ModelCheckpoint(
+        run / "checkpoints", filename="best", monitor=monitor, mode=mode, save_last=True, enable_version_counter=False
+    )
+
+
+def _tensorboard(run: Path) -> Any:
+    from pytorch_lightning.loggers import TensorBoardLogger
+
+    try:
+        return TensorBoardLogger(run, name="", version="tensorboard")
+    except ModuleNotFoundError:
+        raise InputError("Expected the package tensorboard for --tensorboard: pip install 'simec-vision[tensorboard]'") from None
+
+
+def check_checkpoint(path: Path, module: pl.LightningModule) -> Path:
+    """Make sure that a checkpoint can be resumed by a module.
+
+    Raises:
+        InputError: if it is missing or damaged, or of another model.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise InputError(f"Expected a checkpoint at {path}: {' '.join(str(error).split())[:200]}") from error
+    own = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    for name, shape in own.items():
+        if name not in state or tuple(state[name].shape) != shape:
+            found = tuple(state[name].shape) if name in state else "none"
+            raise InputError(f"Expected a checkpoint of this model, with {name} of shape {shape}; {path} has {found}")
+    return path

@@ -1,0 +1,118 @@
+"""Drawn shoes: images of which everything is known, made by the program; the embedded default."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simec_vision.datamodules.image_data import Batches, ImageDataModule, Loaded, Normalisation, known_name, seeded_split
+from simec_vision.datamodules.image_store import ImageStore, cache_folder, cached_array, content_key
+from simec_vision.datamodules.shoe_drawing import SPURIOUS_TIES, Shoe, draw_shoes, sample_shoes
+from simec_vision.items import InputError, Items
+from simec_vision.similarities import AttributeDistance, SetOverlap, Similarity
+
+DRAWING = 1
+"""Version of the drawing; part of the cache file's key, so raise it whenever a pixel changes."""
+
+SHARES = {"validation": 0.1, "test": 0.1}
+
+
+class DrawnShoes(ImageDataModule):
+    """Side views of shoes drawn with Pillow: heel height and closure vary independently of everything else.
+
+    Every image has ground-truth masks of its heel and its closure (:meth:`masks`), which make explanations measurable.
+
+    Args:
+        count: How many shoes; a tenth each is kept out for validation and test.
+        size: Height and width in pixels.
+        seed: Seed of the shoes.
+        spurious: ``colour`` or ``brand_mark`` ties that feature to heel height, in the training split only: a trap
+            that an explanation must reveal.
+        cache: Keep the drawings in a cache file.
+        batches: How batches are made.
+    """
+
+    label = "Category"
+
+    def __init__(
+        self,
+        count: int = 8000,
+        size: int = 136,
+        seed: int = 0,
+        spurious: str | None = None,
+        cache: bool = True,
+        batches: Batches = Batches(),  # noqa: B008  # frozen
+    ) -> None:
+        super().__init__(batches, Normalisation())
+        if count < 10 or size < 32:
+            raise InputError(f"Expected at least 10 shoes of at least 32 pixels, got count {count} and size {size}")
+        if spurious is not None:
+            known_name(spurious, list(SPURIOUS_TIES), "a spurious attribute")
+        self.count, self.edge, self.seed, self.spurious, self.cache = count, size, seed, spurious, cache
+        self._masks: NDArray[np.uint8] | None = None
+
+    def similarities(self) -> dict[str, Similarity]:
+        """Heel height by distance (1 − |a − b| / 6), closure by Simpson's overlap, as in the original."""
+        return {"heel": AttributeDistance("HeelHeight", range=6.0), "closure": SetOverlap("Closure")}
+
+    def prepare_data(self) -> None:
+        """Draw the shoes into the cache, in the first process."""
+        self.setup()
+
+    def load(self) -> Loaded:
+        """Draw the shoes, or open them from the cache."""
+        splits = seeded_split(self.count, SHARES, self.seed)
+        shoes = self._shoes(splits["train"])
+        pixels = self._drawn(shoes)
+        self._masks = pixels[..., 3]
+        return Loaded(shoe_items(shoes), ImageStore(pixels[..., :3]), splits)
+
+    def _shoes(self, train: NDArray[np.int64]) -> list[Shoe]:
+        shoes = sample_shoes(self.count, self.seed)
+        if self.spurious:
+            for index in train.tolist():
+                shoes[index] = SPURIOUS_TIES[self.spurious](shoes[index])
+        return shoes
+
+    def _drawn(self, shoes: Sequence[Shoe]) -> NDArray[np.uint8]:
+        """Give red, green, blue and a bit mask (1 heel, 2 closure): shape ``(item, height, width, 4)``."""
+        shape = (self.count, self.edge, self.edge, 4)
+        if not self.cache:
+            array = np.empty(shape, dtype=np.uint8)
+            self._draw_into(array, shoes)
+            return array
+        key = content_key({"drawing": DRAWING, "shape": shape, "seed": self.seed, "spurious": self.spurious})
+        return cached_array(f"shoes-{key}", key, shape, lambda array: self._draw_into(array, shoes), cache_folder())
+
+    def _draw_into(self, array: NDArray[np.uint8], shoes: Sequence[Shoe]) -> None:
+        images, heels, closures = draw_shoes(shoes, self.edge, self.seed)
+        array[..., :3] = images
+        array[..., 3] = heels + 2 * closures.astype(np.uint8)
+
+    def masks(self, index: NDArray[np.int64]) -> dict[str, NDArray[np.bool_]]:
+        """Give the ground truth: ``heel`` and ``closure``, each of shape ``(batch, height, width)``."""
+        self.setup()
+        assert self._masks is not None
+        bits = self._masks[index]
+        return {"heel": (bits & 1) > 0, "closure": (bits & 2) > 0}
+
+
+def shoe_items(shoes: Sequence[Shoe]) -> Items:
+    """Give the attributes of drawn shoes in the words of UT-Zappos50K."""
+    columns = {
+        "Category": np.array([shoe.category for shoe in shoes]),
+        "HeelHeight": np.array([shoe.heel for shoe in shoes], dtype=np.float64),
+        "Closure": np.array([";".join(shoe.closure) for shoe in shoes]),
+        "Colour": np.array([shoe.colour for shoe in shoes]),
+        "BrandMark": np.array([shoe.brand_mark for shoe in shoes]),
+        "Texture": np.array([shoe.texture for shoe in shoes]),
+    }
+    return Items(np.array([f"shoe-{index:05d}" for index in range(len(shoes))]), columns)
+
+
+def write_shoes(data: DrawnShoes, root: str | Path) -> None:
+    """Write drawn shoes to disk in UT-Zappos50K's own layout, which ``Zappos50K`` reads back the same."""
+    from simec_vision.datamodules.zappos50k import write_zappos_layout
+
+    write_zappos_layout(root, data.items, data.images)

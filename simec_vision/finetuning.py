@@ -1,0 +1,174 @@
+"""Fine-tuning: the LightningModule that trains a classifier on an encoder."""
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from simec_vision.encoders import build_encoder
+from simec_vision.files import replacing, write_json
+from simec_vision.items import InputError
+from simec_vision.optimisation import Optimisation, configured
+
+WEIGHTS = "classifier.safetensors"
+DESCRIPTION = "classifier.json"
+
+
+class Classifier(nn.Module):
+    """An encoder and a linear layer to the classes.
+
+    Args:
+        encoder: Maps images to embeddings ``(batch, embedding)``.
+        embedding_dim: Length of an embedding.
+        classes: Names of the classes.
+        about: Anything else as JSON values, saved and loaded with it.
+    """
+
+    def __init__(
+        self, encoder: nn.Module, embedding_dim: int, classes: list[str], about: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.linear = nn.Linear(embedding_dim, len(classes))
+        self.classes = list(classes)
+        self.about = dict(about or {})
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Give class scores (log-odds up to a constant) ``(batch, class)`` of images."""
+        return self.linear(self.encoder(images))
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``classifier.safetensors`` and ``classifier.json`` into a folder; each whole or not at all."""
+        from safetensors.torch import save_file
+
+        state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        with replacing(Path(folder) / WEIGHTS) as partial:
+            save_file(state, partial)
+        options = getattr(self.encoder, "options", {})
+        encoder = {"kind": type(self.encoder).__name__, "options": options}
+        sizes = {"embedding_dim": self.linear.in_features, "classes": self.classes}
+        write_json(Path(folder) / DESCRIPTION, {"format": 1, "encoder": encoder, **sizes, "about": self.about})
+
+    @classmethod
+    def load(cls, folder: str | Path, encoder: nn.Module | None = None) -> "Classifier":
+        """Read what :meth:`save` wrote; ``encoder`` is needed where it is the user's own class.
+
+        Raises:
+            InputError: if a file is missing or damaged, or the weights belong to another classifier.
+        """
+        from simec_vision.files import read_description
+        from simec_vision.model import load_weights
+
+        about = read_description(Path(folder) / DESCRIPTION, {"encoder", "classes", "embedding_dim"})
+        if encoder is None:
+            encoder = build_encoder(about["encoder"]["kind"], about["encoder"]["options"])
+        classifier = cls(encoder, about["embedding_dim"], about["classes"], about.get("about"))
+        load_weights(classifier, Path(folder) / WEIGHTS)
+        return classifier
+
+
+class FineTuning(pl.LightningModule):
+    """Train a classifier with cross-entropy, all layers or only the linear one.
+
+    Args:
+        classifier: What is trained.
+        optimisation: Optimiser and schedule.
+        frozen: Leave the encoder as it is: no gradient, no dropout, and no change of batch-normalisation statistics.
+        seed: Seed of dropout.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        optimisation: Optimisation | None = None,
+        frozen: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.optimisation = optimisation or Optimisation()
+        self.frozen = frozen
+        self.seed = seed
+        classifier.encoder.requires_grad_(not frozen)
+
+    def train(self, mode: bool = True) -> "FineTuning":
+        """Switch training behaviour on or off; a frozen encoder stays in evaluation, or its statistics would move."""
+        super().train(mode)
+        if self.frozen:
+            self.classifier.encoder.eval()
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Give class scores ``(batch, class)``."""
+        return self.classifier(images)
+
+    def configure_optimizers(self) -> Any:
+        """Make optimiser and schedule."""
+        return configured(
+            self.classifier.parameters(), self.optimisation, self.trainer.estimated_stepping_batches, "train/loss"
+        )
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Step the schedule; a plateau is looked for from ``plateau_start`` on only."""
+        if metric is None:
+            scheduler.step()
+        elif self.current_epoch >= self.optimisation.plateau_start:
+            scheduler.step(metric)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Seed dropout by step and process, so that a resumed run draws as an undisturbed one."""
+        torch.manual_seed(hash((self.seed, self.global_step, self.global_rank)) % 2**63)
+
+    def on_train_epoch_start(self) -> None:
+        """Keep a frozen encoder in evaluation, however the trainer switched modes."""
+        self.train(self.training)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Compute the cross-entropy of a batch of images and labels."""
+        images, labels = batch
+        loss = F.cross_entropy(self(images).float(), labels)
+        self.log("train/loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(labels), prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Count correct validation images."""
+        self._log_accuracy("validation/accuracy", batch)
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Count correct test images."""
+        self._log_accuracy("test/accuracy", batch)
+
+    def _log_accuracy(self, name: str, batch: tuple[Tensor, Tensor]) -> None:
+        images, labels = batch
+        correct = (self(images).argmax(dim=1) == labels).float().mean()
+        self.log(name, correct, batch_size=len(labels), prog_bar=True, sync_dist=True)
+
+
+@torch.no_grad()
+def embed_all(encoder: nn.Module, batches: Any, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+    """Embed all images that a loader gives.
+
+    Args:
+        encoder: Maps images to embeddings; put into evaluation for the time being.
+        batches: Gives normalised images ``(batch, …)`` and their labels or index ``(batch,)``.
+        device: Where to compute.
+
+    Returns:
+        Embeddings ``(item, embedding)``, float32 on the CPU, and the labels or index ``(item,)``.
+
+    Raises:
+        InputError: if there is no batch.
+    """
+    was_training = encoder.training
+    encoder.eval()
+    try:
+        pairs = [(encoder(images.to(device)).float().cpu(), labels.cpu()) for images, labels in batches]
+    finally:
+        encoder.train(was_training)
+    if not pairs:
+        raise InputError("Expected images to embed, got none")
+    embeddings, labels = zip(*pairs, strict=True)
+    return torch.cat(embeddings), torch.cat(labels)

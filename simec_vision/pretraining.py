@@ -1,0 +1,224 @@
+"""Pretraining: the LightningModule that trains a SimilarityModel on target similarities."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from simec_vision.losses import LOSSES, gram_penalty, gram_penalty_block, orthogonality_penalty
+from simec_vision.metrics import SimilarityMatch
+from simec_vision.model import SimilarityModel
+from simec_vision.optimisation import Optimisation, configured
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What pretraining minimises: Σ_heads weight · (loss + Gram penalty + orthogonality penalty).
+
+    Args:
+        loss: ``mse``, ``mae`` or ``bce`` (predicted similarities as log-odds) between predicted and target similarity.
+        weights: Head name → weight of its part; 1 where none is given.
+        gram_penalty: Strength of the Gram penalty (the original's ``s_ll_reg``); it makes embeddings' inner products
+            similarities themselves.
+        gram_block: References in the random block that estimates the Gram penalty at a step; 0 takes all of them,
+            which costs reference² · embedding operations a step.
+        orthogonality_penalty: Strength of the orthogonality penalty (the original's ``orth_reg``).
+        orthogonality_start: Share of the epochs after which it begins (1/3 in the original's torch code).
+    """
+
+    loss: Literal["mse", "mae", "bce"] = "mse"
+    weights: dict[str, float] = field(default_factory=dict)
+    gram_penalty: float = 1.0
+    gram_block: int = 512
+    orthogonality_penalty: float = 0.0
+    orthogonality_start: float = 0.0
+
+
+def block_of_references(num_references: int, block: int, seed: int, step: int) -> NDArray[np.int64]:
+    """Draw the block of references that a step's Gram penalty sees; the same in every process.
+
+    Args:
+        num_references: How many references there are.
+        block: How many to draw, without replacement.
+        seed: Seed of the run.
+        step: Number of the step.
+    """
+    return np.random.default_rng((seed, step)).choice(num_references, block, replace=False, shuffle=False)
+
+
+class Pretraining(pl.LightningModule):
+    """Train an encoder and its heads to predict target similarities.
+
+    Args:
+        model: What is trained.
+        targets: Head name → module that gives target similarities, index ``(batch,)`` → ``(batch, reference)``, and
+            the references' own, ``gram(columns)`` → ``(column, column)``.
+        objective: What is minimised.
+        optimisation: Optimiser and schedule.
+        seed: Seed of the random blocks and of dropout.
+
+    Raises:
+        ValueError: if heads and targets do not have the same names or sizes.
+    """
+
+    def __init__(
+        self,
+        model: SimilarityModel,
+        targets: Mapping[str, Any],
+        objective: Objective | None = None,
+        optimisation: Optimisation | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        _check_heads(model, targets)
+        self.model = model
+        self.targets = nn.ModuleDict(targets)
+        self.objective = objective or Objective()
+        self.optimisation = optimisation or Optimisation()
+        self.seed = seed
+        self._matches: dict[str, SimilarityMatch] = {}
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Predict similarities: head name → ``(batch, reference)``."""
+        return self.model(images)
+
+    def configure_optimizers(self) -> Any:
+        """Make optimiser and schedule."""
+        return configured(
+            self.model.parameters(), self.optimisation, self.trainer.estimated_stepping_batches, "train/similarity_loss"
+        )
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Step the schedule; a plateau is looked for from ``plateau_start`` on only."""
+        if metric is None:
+            scheduler.step()
+        elif self.current_epoch >= self.optimisation.plateau_start:
+            scheduler.step(metric)
+
+    def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
+        """Clip the gradient's norm."""
+        if self.optimisation.clip > 0:
+            self.clip_gradients(optimizer, gradient_clip_val=self.optimisation.clip, gradient_clip_algorithm="norm")
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Seed dropout by step and process, so that a resumed run draws as an undisturbed one."""
+        torch.manual_seed(hash((self.seed, self.global_step, self.global_rank)) % 2**63)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Compute the objective on a batch of images and their index."""
+        images, index = batch
+        predicted = self.model(images)
+        similarity = self.similarity_loss(predicted, index)
+        self.log("train/similarity_loss", similarity.detach(), on_step=False, on_epoch=True, batch_size=len(index))
+        penalty = self.penalty()
+        self.log("train/loss", (similarity + penalty).detach(), prog_bar=True, batch_size=len(index))
+        return similarity + penalty
+
+    def similarity_loss(self, predicted: Mapping[str, Tensor], index: Tensor) -> Tensor:
+        """Sum the heads' weighted losses of predicted similarities of the items ``index``."""
+        loss = LOSSES[self.objective.loss]
+        parts = [
+            self._weight(name) * loss(similarities.float(), self.targets[name](index))
+            for name, similarities in predicted.items()
+        ]
+        return torch.stack(parts).sum()
+
+    def penalty(self) -> Tensor:
+        """Sum the heads' weighted penalties at the current step; 0 for frozen heads, which they could not change."""
+        total = torch.zeros((), device=self.device)
+        with torch.autocast(self.device.type, enabled=False):
+            for name in self.model.heads:
+                if self.model.head(name).weight.requires_grad:
+                    total = total + self._weight(name) * self._head_penalty(name)
+        return total
+
+    def _weight(self, name: str) -> float:
+        return self.objective.weights.get(name, 1.0)
+
+    def _head_penalty(self, name: str) -> Tensor:
+        weight, objective = self.model.head(name).weight.float(), self.objective
+        total = weight.new_zeros(())
+        if objective.gram_penalty > 0:
+            total = total + objective.gram_penalty * self._gram_penalty(name, weight)
+        if objective.orthogonality_penalty > 0 and self._orthogonality_started():
+            total = total + objective.orthogonality_penalty * orthogonality_penalty(weight)
+        return total
+
+    def _gram_penalty(self, name: str, weight: Tensor) -> Tensor:
+        target, block = self.targets[name], self.objective.gram_block
+        if not 0 < block < len(weight):
+            return gram_penalty(weight, target.gram())
+        columns = torch.from_numpy(block_of_references(len(weight), block, self.seed, self.global_step))
+        columns = columns.to(weight.device)
+        return gram_penalty_block(weight[columns], target.gram(columns), len(weight))
+
+    def _orthogonality_started(self) -> bool:
+        start = self.objective.orthogonality_start
+        return start == 0 or self.current_epoch > start * (self.trainer.max_epochs or 0)
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin to compare predicted with target similarities."""
+        self._start_matches("validation")
+
+    def on_test_epoch_start(self) -> None:
+        """Begin to compare predicted with target similarities."""
+        self._start_matches("test")
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Compare a validation batch."""
+        images, index = batch
+        predicted = self.model(images)
+        loss = self.similarity_loss(predicted, index)
+        self.log("validation/loss", loss, prog_bar=True, batch_size=len(index), sync_dist=True)
+        self._update_matches(predicted, index)
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Compare a test batch."""
+        self._update_matches(self.model(batch[0]), batch[1])
+
+    def on_validation_epoch_end(self) -> None:
+        """Log mse, r² and Spearman of each head on the validation images."""
+        self._log_matches("validation")
+
+    def on_test_epoch_end(self) -> None:
+        """Log mse, r² and Spearman of each head on the test images."""
+        self._log_matches("similarity")
+
+    def _start_matches(self, split: str) -> None:
+        items = len(self.trainer.datamodule.subset(split)) if getattr(self.trainer, "datamodule", None) else 0
+        self._matches = {name: SimilarityMatch(items * len(target)) for name, target in self.targets.items()}
+
+    def _update_matches(self, predicted: Mapping[str, Tensor], index: Tensor) -> None:
+        for name, similarities in predicted.items():
+            estimate = similarities.float().sigmoid() if self.objective.loss == "bce" else similarities.float()
+            self._matches[name].update(estimate, self.targets[name](index), index)
+
+    def _log_matches(self, prefix: str) -> None:
+        for name, match in self._matches.items():
+            if self.trainer.world_size > 1:
+                match.merge(_from_all_processes(match.state()))
+            for measure, value in match.compute().items():
+                self.log(f"{prefix}/{name}/{measure}", value, prog_bar=measure == "r2", sync_dist=False)
+
+
+def _from_all_processes(state: Any) -> list[Any]:
+    """Gather a small object from every process."""
+    states: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(states, state)
+    return states
+
+
+def _check_heads(model: SimilarityModel, targets: Mapping[str, Any]) -> None:
+    if set(model.heads) != set(targets):
+        raise ValueError(f"Expected targets for the heads {sorted(model.heads)}, got them for {sorted(targets)}")
+    for name, target in targets.items():
+        if len(target) != model.head(name).num_references:
+            raise ValueError(
+                f"Expected head {name!r} with one row a reference ({len(target)}), "
+                f"got one for {model.head(name).num_references}"
+            )
