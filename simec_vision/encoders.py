@@ -6,6 +6,7 @@ which is what the explanations need; :class:`ResidualNet` and :class:`Torchvisio
 
 from abc import ABC
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from torch import Tensor, nn
@@ -109,7 +110,7 @@ class PlainCNN(Encoder):
         stride = 2 if max(_pair(size)) > 64 else 1
         first = nn.Conv2d(channels, widths[0], 5, stride=stride, padding=2, bias=False)
         layers: list[nn.Module] = [first, nn.BatchNorm2d(widths[0]), nn.ReLU(), nn.MaxPool2d(2)]
-        for before, after in zip(widths[:-1], widths[1:], strict=True):
+        for before, after in pairwise(widths):
             convolution = nn.Conv2d(before, after, 3, padding=1, bias=False)
             layers += [convolution, nn.BatchNorm2d(after), nn.ReLU(), nn.MaxPool2d(2)]
         height, width = (-(-side // stride) // 2 ** len(widths) for side in _pair(size))

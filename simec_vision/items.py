@@ -68,7 +68,8 @@ class Items:
             return float("nan") if str(value).strip() in UNKNOWN else float(value)
         except ValueError:
             raise InputError(
-                f"Expected a number for {attribute!r} of item {str(self.names[item])!r} (row {item + 1}), got {str(value)!r}: "
+                f"Expected a number for {attribute!r} of item {str(self.names[item])!r} (row {item + 1}), "
+                f"got {str(value)!r}: "
                 "correct it, leave it empty (unknown), or compare this attribute as a class or a set"
             ) from None
 
@@ -113,4 +114,6 @@ class Items:
 
     def _hint(self, name: str) -> str:
         close = get_close_matches(name, self.names.tolist()[:20_000], n=1, cutoff=0.5)
-        return f"did you mean {close[0]!r}?" if close else f"the {len(self)} items are named like {str(self.names[0])!r}"
+        return (
+            f"did you mean {close[0]!r}?" if close else f"the {len(self)} items are named like {str(self.names[0])!r}"
+        )

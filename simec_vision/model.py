@@ -43,6 +43,11 @@ class SimilarityModel(nn.Module):
         self.heads = nn.ModuleDict(heads)
         self.about = dict(about or {})
 
+    @property
+    def embedding_dim(self) -> int:
+        """Length of an embedding."""
+        return self.head(next(iter(self.heads))).embedding_dim
+
     def embed(self, images: Tensor) -> Tensor:
         """Embed images ``(batch, channel, height, width)``: ``(batch, embedding)``."""
         return self.encoder(images)

@@ -27,8 +27,8 @@ class Optimisation:
         optimizer: Which optimiser; ``sgd`` runs with Nesterov momentum 0.9.
         lr: Largest learning rate.
         weight_decay: Weight decay of the optimiser.
-        schedule: ``cosine`` rises linearly and falls as a cosine to 0, ``constant`` stays, ``plateau`` divides by 10 when
-            an epoch's training loss has not fallen for ``patience`` epochs (the original's schedule).
+        schedule: ``cosine`` rises linearly and falls as a cosine to 0, ``constant`` stays, ``plateau`` divides by 10
+            when an epoch's training loss has not fallen for ``patience`` epochs (the original's schedule).
         warmup: Share of all steps in which ``cosine`` rises.
         patience: Epochs that ``plateau`` waits for a lower loss.
         plateau_start: First epoch, counted from 0, whose loss ``plateau`` looks at (4 in the original).
@@ -46,7 +46,7 @@ class Optimisation:
 
 
 def cosine_factor(step: int, total: int, warmup: float) -> float:
-    """Learning rate at a step relative to the largest: a linear rise over ``warmup · total`` steps, then a cosine to 0."""
+    """Learning rate at a step over the largest: a linear rise in ``warmup · total`` steps, then a cosine to 0."""
     rise = warmup * total
     if step < rise:
         return (step + 1) / (rise + 1)

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from simec_vision.heads import SimilarityHead
 from simec_vision.losses import LOSSES, gram_penalty, gram_penalty_block, orthogonality_penalty
 from simec_vision.metrics import SimilarityMatch
 from simec_vision.model import SimilarityModel
@@ -150,7 +151,8 @@ class Pretraining(pl.LightningModule):
         return total
 
     def _gram_penalty(self, name: str, weight: Tensor) -> Tensor:
-        target, block = self.targets[name], self.objective.gram_block
+        target: Any = self.targets[name]
+        block = self.objective.gram_block
         if not 0 < block < len(weight):
             return gram_penalty(weight, target.gram())
         columns = torch.from_numpy(block_of_references(len(weight), block, self.seed, self.global_step))
@@ -190,8 +192,12 @@ class Pretraining(pl.LightningModule):
         self._log_matches("similarity")
 
     def _start_matches(self, split: str) -> None:
-        items = len(self.trainer.datamodule.subset(split)) if getattr(self.trainer, "datamodule", None) else 0
-        self._matches = {name: SimilarityMatch(items * len(target)) for name, target in self.targets.items()}
+        data = getattr(self.trainer, "datamodule", None)
+        items = len(data.subset(split)) if data is not None else 0
+        self._matches = {name: SimilarityMatch(items * head.num_references) for name, head in self._heads()}
+
+    def _heads(self) -> list[tuple[str, SimilarityHead]]:
+        return [(name, self.model.head(name)) for name in self.model.heads]
 
     def _update_matches(self, predicted: Mapping[str, Tensor], index: Tensor) -> None:
         for name, similarities in predicted.items():

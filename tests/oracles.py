@@ -39,9 +39,7 @@ def gram_penalty(weight, gram):
 def orthogonality_penalty(weight):
     """Mean over all d × d entries, the diagonal taken as 0, of (column_i · column_j)²."""
     d = len(weight[0])
-    products = [
-        0.0 if i == j else sum(row[i] * row[j] for row in weight) ** 2 for i in range(d) for j in range(d)
-    ]
+    products = [0.0 if i == j else sum(row[i] * row[j] for row in weight) ** 2 for i in range(d) for j in range(d)]
     return sum(products) / d**2
 
 

@@ -59,7 +59,10 @@ def test_same_class(items):
 @pytest.mark.parametrize("extent", [None, 10.0])
 def test_attribute_distance(items, extent):
     heel = items.columns["heel"]
-    equal(matrix_of(AttributeDistance("heel", extent), items), loop(lambda i, j: 1 - abs(heel[i] - heel[j]) / (extent or 6)))
+    equal(
+        matrix_of(AttributeDistance("heel", extent), items),
+        loop(lambda i, j: 1 - abs(heel[i] - heel[j]) / (extent or 6)),
+    )
 
 
 @pytest.mark.parametrize("coefficient", ["simpson", "jaccard", "dice"])
@@ -73,7 +76,12 @@ def test_set_overlap(items, coefficient):
 @pytest.mark.parametrize("centre", [False, True])
 @pytest.mark.parametrize("scale", [False, True])
 def test_kernel(items, kind, centre, scale):
-    raw = np.array([[oracles.kernel(kind, PIXELS[i].tolist(), PIXELS[j].tolist(), 1 / 6) for j in REFERENCES] for i in range(COUNT)])
+    raw = np.array(
+        [
+            [oracles.kernel(kind, PIXELS[i].tolist(), PIXELS[j].tolist(), 1 / 6) for j in REFERENCES]
+            for i in range(COUNT)
+        ]
+    )
     block = raw[REFERENCES]
     if centre:
         means = block.mean(axis=0)
@@ -91,14 +99,24 @@ def test_kernel_on_a_features_file(items, tmp_path):
 
 
 def test_references_own_similarities_are_symmetric(items):
-    for similarity in (SameClass("label"), AttributeDistance("heel"), SetOverlap("closure"), Kernel("rbf", centre=True)):
+    for similarity in (
+        SameClass("label"),
+        AttributeDistance("heel"),
+        SetOverlap("closure"),
+        Kernel("rbf", centre=True),
+    ):
         gram = similarity.bind(items, REFERENCES).gram()
         equal(gram, gram.T)
 
 
 def test_columns_are_a_part_of_all(items):
     columns = torch.tensor([3, 1])
-    similarities = [SameClass("label"), AttributeDistance("heel"), SetOverlap("closure"), Kernel(centre=True, scale=True)]
+    similarities = [
+        SameClass("label"),
+        AttributeDistance("heel"),
+        SetOverlap("closure"),
+        Kernel(centre=True, scale=True),
+    ]
     similarities += [Precomputed(MATRIX), Precomputed(sparse.csr_array(np.abs(MATRIX) > 0.5).astype(float))]
     similarities += [Function(lambda a, b: a["heel"][:, None] * b["heel"][None])]
     similarities.append(WeightedSum([AttributeDistance("heel"), Kernel()], [0.5, 2.0]))
@@ -134,10 +152,10 @@ def test_precomputed_errors(items, tmp_path):
         Precomputed(MATRIX[:, :4]).bind(items, REFERENCES)
     with pytest.raises(InputError, match="every one is NaN"):
         Precomputed(np.full((COUNT, COUNT), np.nan)).bind(items, REFERENCES)
-    with pytest.raises(InputError, match="missing.npy"):
+    with pytest.raises(InputError, match=r"missing\.npy"):
         Precomputed(str(tmp_path / "missing.npy")).bind(items, REFERENCES)
     np.save(tmp_path / "pickled.npy", np.array([{}], dtype=object), allow_pickle=True)
-    with pytest.raises(InputError, match="pickled.npy"):
+    with pytest.raises(InputError, match=r"pickled\.npy"):
         Precomputed(str(tmp_path / "pickled.npy")).bind(items, REFERENCES)
 
 
@@ -154,10 +172,11 @@ def test_pairs_count_both_ways_and_others_are_unknown(items, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a,b\nitem-1,item-2\n", "pairs.csv, which has no similarity"),
+        ("a,b\nitem-1,item-2\n", r"pairs\.csv, which has no similarity"),
         ("a,b,similarity\nitem-1,item-2,high\n", "row 2, got 'high'"),
         ("a,b,similarity\nitem-1,item-22,1\n", "got 'item-22': did you mean 'item-2'"),
-        ("a,b,similarity\n", "pairs.csv"),
+        ("a,b,similarity\n", "which has a header only"),
+        ("a,b,similarity\nitem-1,item-2,1\nitem-1,item-2,0\n", "'item-1' and 'item-2', got 1.0 and 0.0"),
     ],
 )
 def test_pair_errors(items, tmp_path, text, message):

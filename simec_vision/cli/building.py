@@ -45,7 +45,9 @@ def _bind(
     train = data.split("train")
     candidates = train[similarity.known(data.items)[train]]
     if len(candidates) == 0:
-        raise InputError(f"Expected known similarities for head {name!r}, but none of the {len(train)} training items has one")
+        raise InputError(
+            f"Expected known similarities for head {name!r}, but none of the {len(train)} training items has one"
+        )
     if references is None:
         references = min(MOST_REFERENCES, len(candidates))
     named = read_names(references) if isinstance(references, str) else references
@@ -61,7 +63,9 @@ def read_names(path: str) -> list[str]:
     try:
         names = Path(path).read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"Expected a number of references or a text file of their names, got {path!r}: {error}") from error
+        raise InputError(
+            f"Expected a number of references or a text file of their names, got {path!r}: {error}"
+        ) from error
     names = [name.strip() for name in names if name.strip()]
     if not names:
         raise InputError(f"Expected names of references in {path}, one a line, but it is empty")

@@ -10,7 +10,7 @@ import torch
 from simec_vision.cli.building import check_images
 from simec_vision.cli.pretrain import restore_best
 from simec_vision.cli.runs import MetricsTable, check_checkpoint, make_trainer, open_run, write_text
-from simec_vision.cli.saved import pretrained_run, run_data
+from simec_vision.cli.saved import pretrained_run, run_options
 from simec_vision.datamodules.image_data import Batches, ImageDataModule
 from simec_vision.encoders import build_encoder
 from simec_vision.files import write_json
@@ -30,8 +30,8 @@ def finetune(
     data: ImageDataModule | None = None,
     frozen: bool = False,
     from_scratch: bool = False,
-    batches: Batches = Batches(size=32, flip=False, shift=0),  # noqa: B008  # frozen
-    optimisation: Optimisation = Optimisation("adam", 1e-3, 0.0, "plateau", patience=0, plateau_start=0),  # noqa: B008
+    batches: Batches = Batches(size=32, flip=False, shift=0),
+    optimisation: Optimisation = Optimisation("adam", 1e-3, 0.0, "plateau", patience=0, plateau_start=0),
     probe: bool = True,
     neighbours: int = 20,
     tensorboard: bool = False,
@@ -62,7 +62,7 @@ def finetune(
     run = open_run(out, "finetune", resume=resume is not None)
     pl.seed_everything(seed, verbose=False)
     pretrained = SimilarityModel.load(source / "model")
-    data = data or run_data(source)
+    data = data or run_options(source).data
     check_images(pretrained, data)
     data.batches = batches
     classes = data.use_labels(label or data.label, labels, seed)
@@ -74,11 +74,13 @@ def finetune(
     }
     if probe:
         summary |= probe_accuracies(encoder, data, neighbours)
-    classifier = Classifier(encoder, pretrained.encoder.embedding_dim, classes, pretrained.about | {"label": label or data.label})  # type: ignore[arg-type]
-    module = FineTuning(classifier.to(memory_format=torch.channels_last), optimisation, frozen, seed)  # type: ignore[call-overload]
+    classifier = Classifier(
+        encoder, pretrained.embedding_dim, classes, pretrained.about | {"label": label or data.label}
+    )
+    module = FineTuning(classifier.to(memory_format=torch.channels_last), optimisation, frozen, seed)
     summary |= _train(module, data, run, trainer, tensorboard, resume, config)
     if int(pl.utilities.rank_zero_only.rank) == 0:  # type: ignore[attr-defined]
-        classifier.cpu().to(memory_format=torch.contiguous_format).save(run / "model")  # type: ignore[call-overload]
+        classifier.cpu().to(memory_format=torch.contiguous_format).save(run / "model")
         write_json(run / "summary.json", summary)
         print(_report(run, summary))
 
@@ -102,7 +104,9 @@ def _train(
     seconds = time.perf_counter() - started
     restore_best(trainer, module)
     measured = trainer.test(module, datamodule=data, verbose=False)[0]
-    accuracies = [float(row["validation/accuracy"]) for row in table.rows if row.get("validation/accuracy") not in (None, "")]
+    accuracies = [
+        float(row["validation/accuracy"]) for row in table.rows if row.get("validation/accuracy") not in (None, "")
+    ]
     best = max(accuracies, default=float("nan"))
     return {**measured, "validation/accuracy": best, "epochs": trainer.current_epoch, "seconds": round(seconds, 2)}
 

@@ -36,7 +36,9 @@ def _add_trainer(parser: Any) -> None:
 
     from simec_vision.cli.hardware import best_precision
 
-    parser.add_class_arguments(pl.Trainer, "trainer", skip={"logger", "callbacks", "default_root_dir"}, instantiate=False)
+    parser.add_class_arguments(
+        pl.Trainer, "trainer", skip={"logger", "callbacks", "default_root_dir"}, instantiate=False
+    )
     parser.set_defaults({"trainer.precision": best_precision(), "trainer.max_epochs": 20})
 
 
@@ -98,7 +100,9 @@ def _user_mistake(error: BaseException) -> str | None:
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
     if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}. Check that the folder exists, may be written to, and has space left"
+        return (
+            f"{error.filename}: {error.strerror}. Check that the folder exists, may be written to, and has space left"
+        )
     if isinstance(error, OSError) and error.errno is not None:
         return f"{error.strerror}. Check that the disk has space left"
     if isinstance(error, InputError | MisconfigurationException):
@@ -118,11 +122,15 @@ def explained(error: Exception, parser: Any) -> Exception:
 
 def _suggestion(message: str, parser: Any) -> str:
     """Say what was probably meant by an option or class name that is not known."""
-    unknown = re.search(r"nrecognized arguments: --(\S+)|Option '(\S+)' is not accepted|Key '(\S+)' is not expected", message)
+    unknown = re.search(
+        r"nrecognized arguments: --(\S+)|Option '(\S+)' is not accepted|Key '(\S+)' is not expected", message
+    )
     if unknown:
         name = next(filter(None, unknown.groups())).split("=")[0]
         return f". Unknown option {name!r}: {_nearest_option(name, parser, message)}"
-    name_expected = re.search(r'"(\w+)".*?(?:import path string|Import path|class_path)\D*?:? ?\'?([\w.]+)\'?$', message)
+    name_expected = re.search(
+        r'"(\w+)".*?(?:import path string|Import path|class_path)\D*?:? ?\'?([\w.]+)\'?$', message
+    )
     if name_expected:
         return f". {name_expected[2]!r} is not known: {nearest(name_expected[2], _class_names(name_expected[1]))}"
     return ""

@@ -25,8 +25,8 @@ def pretrain(
     encoder: Encoder | None = None,
     similarities: dict[str, Similarity] | None = None,
     references: References = None,
-    objective: Objective = Objective(),  # noqa: B008  # frozen
-    optimisation: Optimisation = Optimisation(),  # noqa: B008  # frozen
+    objective: Objective = Objective(),
+    optimisation: Optimisation = Optimisation(),
     head_start: Literal["random", "eigen"] = "random",
     head_frozen: bool = False,
     seed: int = 0,
@@ -61,7 +61,7 @@ def pretrain(
     data.prepare_data()
     targets = bind_targets(data, similarities or data.similarities(), references, seed)
     model = build_model(data, fitting_encoder(encoder, data), targets, head_start, head_frozen)
-    module = Pretraining(model.to(memory_format=torch.channels_last), targets, objective, optimisation, seed)  # type: ignore[call-overload]
+    module = Pretraining(model.to(memory_format=torch.channels_last), targets, objective, optimisation, seed)
     table = MetricsTable(run / "metrics.csv")
     lightning = make_trainer(trainer, run, "validation/loss", "min", tensorboard, [table])
     if lightning.is_global_zero:
@@ -70,7 +70,7 @@ def pretrain(
     measured = lightning.test(module, datamodule=data, verbose=False)[0]
     if lightning.is_global_zero:
         summary = {**measured, "images_per_second": table.images_per_second, "seconds": seconds}
-        finish(run, model, {**summary, "epochs": lightning.current_epoch}, data, heatmaps)
+        finish(run, module, {**summary, "epochs": lightning.current_epoch}, data, heatmaps)
 
 
 def fit(
@@ -94,14 +94,15 @@ def restore_best(trainer: pl.Trainer, module: pl.LightningModule) -> None:
         module.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
 
 
-def finish(run: Path, model: SimilarityModel, summary: dict[str, Any], data: ImageDataModule, heatmaps: bool) -> None:
+def finish(run: Path, module: Pretraining, summary: dict[str, Any], data: ImageDataModule, heatmaps: bool) -> None:
     """Write the model and the summary, and draw heatmaps."""
-    model = model.cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    module = module.cpu()
+    model = module.model.to(memory_format=torch.contiguous_format)
     model.save(run / "model")
     write_json(run / "summary.json", summary)
     print(_report(run, summary))
     if heatmaps:
-        _draw(run, model, data)
+        _draw(run, model, data, module.targets)
 
 
 def _report(run: Path, summary: dict[str, Any]) -> str:
@@ -115,12 +116,12 @@ def _report(run: Path, summary: dict[str, Any]) -> str:
     return "\n".join([*lines, speed, f"Saved {run}"])
 
 
-def _draw(run: Path, model: SimilarityModel, data: ImageDataModule) -> None:
-    from simec_vision.cli.explain import draw_all
+def _draw(run: Path, model: SimilarityModel, data: ImageDataModule, targets: Any) -> None:
+    from simec_vision.cli.explain import draw_defaults
     from simec_vision.explain import CannotExplain
 
     try:
-        files = draw_all(model, data, run / "heatmaps")
+        files = draw_defaults(model, data, dict(targets.items()), run / "heatmaps")
     except CannotExplain as error:
         print(f"No heatmaps: {error}")
     else:

@@ -162,7 +162,9 @@ def _tensorboard(run: Path) -> Any:
     try:
         return TensorBoardLogger(run, name="", version="tensorboard")
     except ModuleNotFoundError:
-        raise InputError("Expected the package tensorboard for --tensorboard: pip install 'simec-vision[tensorboard]'") from None
+        raise InputError(
+            "Expected the package tensorboard for --tensorboard: pip install 'simec-vision[tensorboard]'"
+        ) from None
 
 
 def check_checkpoint(path: Path, module: pl.LightningModule) -> Path:

@@ -3,9 +3,9 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from simec_vision.cli.runs import newest_run
-from simec_vision.datamodules.image_data import ImageDataModule
 from simec_vision.items import InputError
 
 
@@ -41,8 +41,8 @@ def _checked(run: Path) -> Path:
     return run
 
 
-def run_data(run: Path) -> ImageDataModule:
-    """Build the source of images of a pretraining run again, from its ``config.yaml``.
+def run_options(run: Path) -> Any:
+    """Build the options of a pretraining run again from its ``config.yaml``; ``data`` and ``similarities`` among them.
 
     Raises:
         InputError: if that file is missing or is no configuration of a pretraining.
@@ -56,6 +56,6 @@ def run_data(run: Path) -> ImageDataModule:
         raise InputError(f"Expected the options of the run in {config}, which is missing; give --data instead")
     parser = make_parser(pretrain, DEFAULTS["pretrain"])
     try:
-        return instantiate(parser, parser.parse_args(["--config", str(config)])).data
+        return instantiate(parser, parser.parse_args(["--config", str(config)]))
     except Exception as error:
         raise explained(error, parser) from error

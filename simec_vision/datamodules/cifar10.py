@@ -58,7 +58,7 @@ class CIFAR10(ImageDataModule):
         download: bool = False,
         validation: float = 0.1,
         split_seed: int = 15,
-        batches: Batches = Batches(),  # noqa: B008  # it is frozen
+        batches: Batches = Batches(),
     ) -> None:
         super().__init__(batches, Normalisation((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)))
         check_shares(validation=validation)

@@ -1,8 +1,9 @@
 """What all sources of images share: items, splits, whole batches, normalisation and augmentation on the device."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytorch_lightning as pl
@@ -75,17 +76,17 @@ class _WholeBatches(Dataset[tuple[Tensor, Tensor]]):
         return self.images.fetch(index), torch.from_numpy(index)
 
 
-class _EverySampler(DistributedSampler[tuple[Tensor, Tensor]]):
+class _EverySampler(DistributedSampler[Any]):
     """Every item once, in order, over all processes: nothing is repeated to make their shares equal."""
 
-    def __iter__(self):  # type: ignore[no-untyped-def]  # torch leaves the element type open
+    def __iter__(self) -> Iterator[int]:
         return iter(range(self.rank, len(self.dataset), self.num_replicas))  # type: ignore[arg-type]
 
     def __len__(self) -> int:
         return len(range(self.rank, len(self.dataset), self.num_replicas))  # type: ignore[arg-type]
 
 
-def _as_is(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def _as_is(batch: Any) -> Any:
     return batch
 
 
@@ -198,7 +199,9 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         per_process = self._per_process()
         # Similarities can spare the last, smaller batch; few labels cannot.
         drop = self._labels is None and len(data) >= self.batches.size
-        sampler = DistributedSampler(data, *self._processes(), shuffle=True, seed=self.batches.seed, drop_last=drop)
+        sampler: DistributedSampler[Any] = DistributedSampler(
+            data, *self._processes(), shuffle=True, seed=self.batches.seed, drop_last=drop
+        )
         return self._loader(data, sampler, per_process, drop)
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
@@ -216,7 +219,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         )
 
     def _loader(
-        self, data: _WholeBatches, sampler: DistributedSampler, size: int, drop: bool
+        self, data: _WholeBatches, sampler: DistributedSampler[Any], size: int, drop: bool
     ) -> DataLoader[tuple[Tensor, Tensor]]:
         workers = self.batches.workers
         return DataLoader(

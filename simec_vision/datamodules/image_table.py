@@ -75,7 +75,7 @@ class ImageTable(ImageDataModule):
         mean: tuple[float, float, float] = (0.5, 0.5, 0.5),
         std: tuple[float, float, float] = (0.25, 0.25, 0.25),
         cache: bool = True,
-        batches: Batches = Batches(),  # noqa: B008  # it is frozen
+        batches: Batches = Batches(),
     ) -> None:
         super().__init__(batches, Normalisation(mean, std))
         check_shares(validation=validation, test=test)

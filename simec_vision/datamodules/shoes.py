@@ -6,7 +6,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from simec_vision.datamodules.image_data import Batches, ImageDataModule, Loaded, Normalisation, known_name, seeded_split
+from simec_vision.datamodules.image_data import (
+    Batches,
+    ImageDataModule,
+    Loaded,
+    Normalisation,
+    known_name,
+    seeded_split,
+)
 from simec_vision.datamodules.image_store import ImageStore, cache_folder, cached_array, content_key
 from simec_vision.datamodules.shoe_drawing import SPURIOUS_TIES, Shoe, draw_shoes, sample_shoes
 from simec_vision.items import InputError, Items
@@ -42,7 +49,7 @@ class DrawnShoes(ImageDataModule):
         seed: int = 0,
         spurious: str | None = None,
         cache: bool = True,
-        batches: Batches = Batches(),  # noqa: B008  # frozen
+        batches: Batches = Batches(),
     ) -> None:
         super().__init__(batches, Normalisation())
         if count < 10 or size < 32:

@@ -59,7 +59,7 @@ class AttributeDistance(Similarity):
     def bind(self, items: Items, references: NDArray[np.int64]) -> TargetSimilarity:
         """See :meth:`Similarity.bind`; raises :class:`InputError` for a constant attribute."""
         values = items.numbers(self.attribute)
-        extent = self.range or float(np.nanmax(values) - np.nanmin(values)) if np.isfinite(values).any() else 0.0
+        extent = self.range if self.range is not None else _extent(values)
         if not extent > 0:
             raise InputError(f"Expected attribute {self.attribute!r} to vary between items, but it has one value only")
         return _AttributeDistance(references, torch.from_numpy(values / extent).float())
@@ -67,6 +67,11 @@ class AttributeDistance(Similarity):
     def known(self, items: Items) -> NDArray[np.bool_]:
         """See :meth:`Similarity.known`."""
         return np.isfinite(items.numbers(self.attribute))
+
+
+def _extent(values: NDArray[np.float64]) -> float:
+    known = values[np.isfinite(values)]
+    return float(known.max() - known.min()) if len(known) else 0.0
 
 
 class _AttributeDistance(TargetSimilarity):
@@ -113,7 +118,7 @@ class SetOverlap(Similarity):
 
     def known(self, items: Items) -> NDArray[np.bool_]:
         """See :meth:`Similarity.known`."""
-        return items.sets(self.attribute)[0].any(axis=1)
+        return items.sets(self.attribute)[0].sum(axis=1) > 0
 
 
 class _SetOverlap(TargetSimilarity):

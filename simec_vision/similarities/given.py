@@ -47,8 +47,9 @@ class Precomputed(Similarity):
         matrix = _read_matrix(self.matrix, len(items))
         if matrix.shape[0] != len(items) or matrix.shape[1] not in (len(items), len(references)):
             raise InputError(
-                f"Expected a similarity matrix of shape (item, item) = ({len(items)}, {len(items)}) or (item, reference)"
-                f" = ({len(items)}, {len(references)}), got {tuple(matrix.shape)}. Its rows follow the items' order"
+                f"Expected a similarity matrix of shape (item, item) = ({len(items)}, {len(items)}) or "
+                f"(item, reference) = ({len(items)}, {len(references)}), got {tuple(matrix.shape)}. "
+                "Its rows follow the items' order"
             )
         columns = references if matrix.shape[1] == len(items) else np.arange(len(references))
         target = _Precomputed(references, matrix, columns)
@@ -107,8 +108,8 @@ class PairList(Similarity):
     """Similarities of single pairs, as read from a CSV file ``a,b,similarity``; all other pairs are unknown.
 
     Args:
-        pairs: The pairs as ``(name of a, name of b, similarity)``; each counts in both directions.
-        column: Where the pairs come from, when the data source read them itself (see ``ImageTable``).
+        pairs: A CSV file with the columns ``a``, ``b`` and ``similarity``, or the pairs as ``(name of a, name of b,
+            similarity)``. Each counts in both directions, unless the list gives the other direction its own value.
     """
 
     def __init__(self, pairs: str | list[tuple[str, str, float]]) -> None:
@@ -124,10 +125,15 @@ class PairList(Similarity):
 
         pairs = read_pairs(self.pairs) if isinstance(self.pairs, str) else self.pairs
         a, b = items.positions([pair[0] for pair in pairs]), items.positions([pair[1] for pair in pairs])
-        entries = {**dict(zip(zip(a, b, strict=True), pairs, strict=True))}
-        entries |= {(j, i): pair for (i, j), pair in entries.items() if (j, i) not in entries}
+        entries: dict[tuple[int, int], float] = {}
+        for i, j, pair in zip(a.tolist(), b.tolist(), pairs, strict=True):
+            if entries.setdefault((i, j), pair[2]) != pair[2]:
+                raise InputError(
+                    f"Expected one similarity of {pair[0]!r} and {pair[1]!r}, got {entries[i, j]} and {pair[2]}"
+                )
+        entries |= {(j, i): value for (i, j), value in entries.items() if (j, i) not in entries}
         rows, columns = np.array(list(entries), dtype=np.int64).T
-        values = np.array([pair[2] for pair in entries.values()], dtype=np.float32)
+        values = np.array(list(entries.values()), dtype=np.float32)
         return sparse.csr_array((values, (rows, columns)), shape=(len(items), len(items)))
 
     def bind(self, items: Items, references: NDArray[np.int64]) -> TargetSimilarity:
@@ -147,19 +153,26 @@ def read_pairs(path: str | Path) -> list[tuple[str, str, float]]:
     """
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError) as error:
+            reader = csv.DictReader(file)
+            rows, names = list(reader), reader.fieldnames or ()
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"Expected a CSV file of pairs at {path}: {error}") from error
-    missing = {"a", "b", "similarity"} - set(rows[0] if rows else ())
+    missing = {"a", "b", "similarity"} - set(names)
     if missing:
         raise InputError(f"Expected the columns a, b, similarity in {path}, which has no {', '.join(sorted(missing))}")
+    if not rows:
+        raise InputError(f"Expected pairs in {path}, which has a header only")
     return [_pair(path, number, row) for number, row in enumerate(rows, start=2)]
 
 
 def _pair(path: str | Path, number: int, row: dict[str, str]) -> tuple[str, str, float]:
     try:
-        return row["a"], row["b"], float(row["similarity"])
+        similarity = float(row["similarity"])
     except (TypeError, ValueError):
+        similarity = float("nan")
+    if not np.isfinite(similarity):
         raise InputError(
-            f"Expected a number as similarity in {path}, row {number}, got {row['similarity']!r}"
-        ) from None
+            f"Expected a number as similarity in {path}, row {number}, got {row['similarity']!r}; "
+            "leave out a pair whose similarity is unknown"
+        )
+    return row["a"], row["b"], similarity

@@ -223,8 +223,8 @@ def test_an_image_outside_the_split_folders_is_named(tmp_path):
 
 
 def test_split_folders_without_train_are_no_classes(tmp_path):
-    draw(tmp_path, "test/cat/a.png", "val/cat/a.png")
-    with pytest.raises(InputError, match=r"Expected training images .* got none of 2"):
+    draw(tmp_path, *[f"{split}/cat/{number}.png" for split in ("test", "val") for number in range(10)])
+    with pytest.raises(InputError, match=r"Expected training images .* got none of 20"):
         ImageTable(tmp_path).setup()
 
 
