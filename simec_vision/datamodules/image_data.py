@@ -47,7 +47,7 @@ class Normalisation:
     def __call__(self, images: Tensor) -> Tensor:
         """Normalise uint8 images ``(batch, channel, height, width)`` to float32."""
         mean, std = (torch.tensor(v, device=images.device)[:, None, None] for v in (self.mean, self.std))
-        return images * (1 / (255 * std)) - mean / std
+        return (images * (1 / (255 * std))).sub_(mean / std)
 
 
 class Loaded(NamedTuple):

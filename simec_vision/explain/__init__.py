@@ -1,0 +1,11 @@
+"""Why is A similar to B: layer-wise relevance propagation (LRP) from a predicted similarity back to the pixels.
+
+An encoder is rebuilt as an explainable twin (:mod:`~simec_vision.explain.canonize`), each of its layers gets a rule
+(:mod:`~simec_vision.explain.presets`), Captum propagates, and :mod:`~simec_vision.explain.heatmaps` draws.
+"""
+
+from simec_vision.explain.canonize import canonize as canonize
+from simec_vision.explain.refusal import CannotExplain as CannotExplain
+from simec_vision.explain.relevance import Explanation as Explanation
+from simec_vision.explain.relevance import explain as explain
+from simec_vision.explain.relevance import explain_pair as explain_pair
