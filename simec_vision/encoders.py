@@ -101,10 +101,10 @@ class PlainCNN(Encoder):
 
     def __init__(
         self,
-        embedding_dim: int = 64,
+        embedding_dim: int = 128,
         size: Size = 136,
         channels: int = 3,
-        widths: Sequence[int] = (32, 64, 96, 128),
+        widths: Sequence[int] = (16, 32, 64, 96),
         dropout: float = 0.1,
     ) -> None:
         stride = 2 if max(_pair(size)) > 64 else 1

@@ -36,7 +36,7 @@ class Optimisation:
     """
 
     optimizer: Literal["adam", "adamw", "adamax", "sgd"] = "adamw"
-    lr: float = 2e-3
+    lr: float = 4e-3
     weight_decay: float = 1e-4
     schedule: Literal["cosine", "constant", "plateau"] = "cosine"
     warmup: float = 0.1

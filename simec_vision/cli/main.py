@@ -6,7 +6,7 @@ from typing import Any
 SHOES: dict[str, Any] = {"data": {"class_path": "simec_vision.datamodules.DrawnShoes"}}
 
 DEFAULTS: dict[str, dict[str, Any]] = {
-    "pretrain": {**SHOES, "trainer.max_epochs": 20},
+    "pretrain": {**SHOES, "trainer.max_epochs": 40},
     "finetune": {"trainer.max_epochs": 50},
     "explain": {},
 }

@@ -39,7 +39,7 @@ def _add_trainer(parser: Any) -> None:
     parser.add_class_arguments(
         pl.Trainer, "trainer", skip={"logger", "callbacks", "default_root_dir"}, instantiate=False
     )
-    parser.set_defaults({"trainer.precision": best_precision(), "trainer.max_epochs": 20})
+    parser.set_defaults({"trainer.precision": best_precision(), "trainer.enable_model_summary": False})
 
 
 def run_command(command: Command, defaults: dict[str, Any] | None = None, argv: Sequence[str] | None = None) -> int:
@@ -47,6 +47,9 @@ def run_command(command: Command, defaults: dict[str, Any] | None = None, argv: 
 
     A user's mistake ends in one line on stderr and exit code 2.
     """
+    from simec_vision.cli.hardware import quiet
+
+    quiet()
     try:
         _run(command, defaults, list(sys.argv[1:] if argv is None else argv))
     except Exception as error:

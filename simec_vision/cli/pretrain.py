@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 import torch
 
 from simec_vision.cli.building import References, bind_targets, build_model, fitting_encoder
+from simec_vision.cli.hardware import described
 from simec_vision.cli.runs import MetricsTable, check_checkpoint, make_trainer, open_run, write_text
 from simec_vision.datamodules.image_data import ImageDataModule
 from simec_vision.encoders import Encoder
@@ -66,6 +67,7 @@ def pretrain(
     lightning = make_trainer(trainer, run, "validation/loss", "min", tensorboard, [table])
     if lightning.is_global_zero:
         write_text(run / "config.yaml", config)
+        print(f"Pretraining in {run}: {described(lightning, data.batches.size)}", flush=True)
     seconds = fit(lightning, module, data, run, resume, compile)
     measured = lightning.test(module, datamodule=data, verbose=False)[0]
     if lightning.is_global_zero:

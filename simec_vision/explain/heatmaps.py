@@ -17,7 +17,9 @@ CELL = 1.45
 """Inches of a heatmap's edge."""
 
 
-def overlay(image: NDArray[np.uint8], relevance: NDArray[np.floating], largest: float | None = None) -> NDArray[np.float64]:
+def overlay(
+    image: NDArray[np.uint8], relevance: NDArray[np.floating], largest: float | None = None
+) -> NDArray[np.float64]:
     """Lay a relevance over its image in grey.
 
     As in the original: relevance is summed over channels and divided by its largest magnitude, a; it is coloured by
@@ -126,7 +128,9 @@ def _picture(axis: Any, image: NDArray[Any], frame: bool = False) -> None:
 
 
 def _corner(axis: Any, title: str, axes_words: str) -> None:
-    axis.text(0.5, 0.62, title, ha="center", va="center", fontsize=11, weight="bold", color=INK, transform=axis.transAxes)
+    axis.text(
+        0.5, 0.62, title, ha="center", va="center", fontsize=11, weight="bold", color=INK, transform=axis.transAxes
+    )
     axis.text(0.5, 0.36, axes_words, ha="center", va="center", fontsize=6.5, color=INK, transform=axis.transAxes)
 
 
