@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from simec_vision.encoders import build_encoder
 from simec_vision.files import replacing, write_json
 from simec_vision.items import InputError
-from simec_vision.optimisation import Optimisation, configured
+from simec_vision.optimisation import Optimisation, configured, step_plateau
 
 WEIGHTS = "classifier.safetensors"
 DESCRIPTION = "classifier.json"
@@ -112,11 +112,13 @@ class FineTuning(pl.LightningModule):
         )
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """Step the schedule; a plateau is looked for from ``plateau_start`` on only."""
+        """Step the schedule; a plateau is looked for at the end of an epoch instead."""
         if metric is None:
             scheduler.step()
-        elif self.current_epoch >= self.optimisation.plateau_start:
-            scheduler.step(metric)
+
+    def on_train_epoch_end(self) -> None:
+        """Look for a plateau of the training loss."""
+        step_plateau(self, self.optimisation, "train/loss")
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed dropout by step and process, so that a resumed run draws as an undisturbed one."""
@@ -130,7 +132,8 @@ class FineTuning(pl.LightningModule):
         """Compute the cross-entropy of a batch of images and labels."""
         images, labels = batch
         loss = F.cross_entropy(self(images).float(), labels)
-        self.log("train/loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(labels), prog_bar=True)
+        options: dict[str, Any] = {"on_step": False, "on_epoch": True, "prog_bar": True, "sync_dist": True}
+        self.log("train/loss", loss.detach(), batch_size=len(labels), **options)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:

@@ -67,7 +67,7 @@ def make_schedule(optimizer: Optimizer, options: Optimisation, total_steps: int,
         return {"scheduler": schedule, "interval": "step"}
     if options.schedule == "plateau":
         plateau = ReduceLROnPlateau(optimizer, patience=options.patience, eps=0)
-        return {"scheduler": plateau, "interval": "epoch", "monitor": monitor}
+        return {"scheduler": plateau, "interval": "epoch", "monitor": monitor, "name": "plateau"}
     return None
 
 
@@ -78,3 +78,13 @@ def configured(
     optimizer = make_optimizer(parameters, options)
     schedule = make_schedule(optimizer, options, max(1, int(total_steps)), monitor)
     return {"optimizer": optimizer} | ({"lr_scheduler": schedule} if schedule else {})
+
+
+def step_plateau(module: Any, options: Optimisation, monitor: str) -> None:
+    """Show an epoch's training loss to a plateau schedule.
+
+    Called at the end of an epoch by the LightningModule itself, because Lightning would do it only after the epoch's
+    checkpoint has been written, and a resumed run would lose the step.
+    """
+    if options.schedule == "plateau" and module.current_epoch >= options.plateau_start:
+        module.lr_schedulers().step(module.trainer.callback_metrics[monitor])

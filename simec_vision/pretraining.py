@@ -14,7 +14,7 @@ from simec_vision.heads import SimilarityHead
 from simec_vision.losses import LOSSES, gram_penalty, gram_penalty_block, orthogonality_penalty
 from simec_vision.metrics import SimilarityMatch
 from simec_vision.model import SimilarityModel
-from simec_vision.optimisation import Optimisation, configured
+from simec_vision.optimisation import Optimisation, configured, step_plateau
 
 
 @dataclass(frozen=True)
@@ -95,11 +95,13 @@ class Pretraining(pl.LightningModule):
         )
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """Step the schedule; a plateau is looked for from ``plateau_start`` on only."""
+        """Step the schedule; a plateau is looked for at the end of an epoch instead."""
         if metric is None:
             scheduler.step()
-        elif self.current_epoch >= self.optimisation.plateau_start:
-            scheduler.step(metric)
+
+    def on_train_epoch_end(self) -> None:
+        """Look for a plateau of the training loss."""
+        step_plateau(self, self.optimisation, "train/similarity_loss")
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
         """Clip the gradient's norm."""
@@ -115,10 +117,13 @@ class Pretraining(pl.LightningModule):
         images, index = batch
         predicted = self.model(images)
         similarity = self.similarity_loss(predicted, index)
-        self.log("train/similarity_loss", similarity.detach(), on_step=False, on_epoch=True, batch_size=len(index))
+        self._log_epoch("train/similarity_loss", similarity.detach(), len(index))
         penalty = self.penalty()
         self.log("train/loss", (similarity + penalty).detach(), prog_bar=True, batch_size=len(index))
         return similarity + penalty
+
+    def _log_epoch(self, name: str, value: Tensor, count: int) -> None:
+        self.log(name, value, on_step=False, on_epoch=True, batch_size=count, sync_dist=True)
 
     def similarity_loss(self, predicted: Mapping[str, Tensor], index: Tensor) -> Tensor:
         """Sum the heads' weighted losses of predicted similarities of the items ``index``."""

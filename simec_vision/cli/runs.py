@@ -151,9 +151,11 @@ def make_trainer(
 
 
 def _checkpoints(run: Path, monitor: str, mode: str) -> ModelCheckpoint:
+    # Written when all of an epoch is done, or a resumed run would repeat or lose part of it.
     return ModelCheckpoint(
-        run / "checkpoints", filename="best", monitor=monitor, mode=mode, save_last=True, enable_version_counter=False
-    )
+        run / "checkpoints", filename="best", monitor=monitor, mode=mode, save_last=True,
+        enable_version_counter=False, save_on_train_epoch_end=True,
+    )  # fmt: skip
 
 
 def _tensorboard(run: Path) -> Any:

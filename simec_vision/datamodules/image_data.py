@@ -215,7 +215,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
     def _in_order(self, name: str) -> DataLoader[tuple[Tensor, Tensor]]:
         data = _WholeBatches(self.loaded.images, self.subset(name))
         return self._loader(
-            data, _EverySampler(data, *self._processes(), shuffle=False), max(self._per_process(), 256), False
+            data, _EverySampler(data, *self._processes(), shuffle=False), max(self.batches.size // self._processes()[0], 256), False
         )
 
     def _loader(

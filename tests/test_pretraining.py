@@ -1,0 +1,247 @@
+import copy
+import math
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from simec_vision import Items, SimilarityHead, SimilarityModel
+from simec_vision.datamodules.image_data import Batches, ImageDataModule, Loaded, Normalisation
+from simec_vision.datamodules.image_store import ImageStore
+from simec_vision.encoders import MLP
+from simec_vision.finetuning import Classifier, FineTuning, embed_all
+from simec_vision.losses import gram_penalty, masked_mse, orthogonality_penalty
+from simec_vision.metrics import similarity_match
+from simec_vision.optimisation import Optimisation
+from simec_vision.pretraining import Objective, Pretraining
+from simec_vision.similarities import AttributeDistance, SameClass, Similarity
+from tests import oracles
+
+COUNT = 60
+
+
+class Colours(ImageDataModule):
+    """Plain 4×4 images whose red says their number, and whose green says their class."""
+
+    def __init__(self, batches=Batches(size=10, flip=True, shift=1, seed=3)):
+        super().__init__(batches, Normalisation())
+
+    def similarities(self) -> dict[str, Similarity]:
+        return {"red": AttributeDistance("red"), "class": SameClass("label")}
+
+    def load(self) -> Loaded:
+        generator = np.random.default_rng(0)
+        images = generator.integers(0, 256, (COUNT, 4, 4, 3), dtype=np.uint8)
+        images[..., 0] = generator.integers(0, 256, (COUNT, 1, 1))
+        images[..., 1] = generator.integers(0, 3, (COUNT, 1, 1)) * 100
+        columns = {"red": images[:, 0, 0, 0].astype(float), "label": images[:, 0, 0, 1].astype(str)}
+        columns["red"][5] = math.nan
+        splits = {"train": np.arange(40), "validation": np.arange(40, 50), "test": np.arange(50, 60)}
+        return Loaded(Items(np.array([f"i{i}" for i in range(COUNT)]), columns), ImageStore(images), splits)
+
+
+REFERENCES = np.arange(6, 18)
+
+
+def make_module(data, objective=None, optimisation=None):
+    torch.manual_seed(0)
+    targets = {name: similarity.bind(data.items, REFERENCES) for name, similarity in data.similarities().items()}
+    heads = {name: SimilarityHead(5, len(REFERENCES)) for name in targets}
+    return Pretraining(SimilarityModel(MLP(48, 5, (16,)), heads), targets, objective, optimisation, seed=1)
+
+
+def make_trainer(**options):
+    silent = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    return pl.Trainer(**{"enable_checkpointing": False, "max_epochs": 2, **silent, **options})
+
+
+def weights_of(module):
+    return torch.cat([parameter.detach().flatten() for parameter in module.parameters()])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_step_follows_the_objective():
+    data = Colours(Batches(size=40, flip=False, shift=0))
+    objective = Objective(weights={"red": 2.0}, gram_penalty=0.7, gram_block=0, orthogonality_penalty=0.3)
+    module = make_module(data, objective, Optimisation("sgd", lr=0.1, weight_decay=0, schedule="constant", clip=0))
+    expected = copy.deepcopy(module.model)
+    loss = torch.zeros(())
+    index = torch.arange(40)
+    predicted = expected(data.normalised(index.numpy()))
+    for name, weight in (("red", 2.0), ("class", 1.0)):
+        target, head = module.targets[name], expected.head(name).weight
+        penalty = 0.7 * gram_penalty(head, target.gram()) + 0.3 * orthogonality_penalty(head)
+        loss = loss + weight * (masked_mse(predicted[name], target(index)) + penalty)
+    loss.backward()
+    trainer = make_trainer(max_epochs=1)
+    trainer.fit(module, data)
+    for (name, parameter), trained in zip(expected.named_parameters(), module.model.parameters(), strict=True):
+        step = parameter.grad * (1 + 0.9)  # Nesterov's first step is (1 + momentum) · gradient
+        torch.testing.assert_close(trained, parameter - 0.1 * step, atol=1e-6, rtol=0, msg=name)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_training_lowers_the_loss_and_logs_every_head():
+    data = Colours()
+    module = make_module(data)
+    trainer = make_trainer(max_epochs=1)
+    trainer.fit(module, data)
+    first = trainer.callback_metrics["train/similarity_loss"]
+    trainer = make_trainer(max_epochs=40)
+    trainer.fit(module, data)
+    assert trainer.callback_metrics["train/similarity_loss"] < 0.5 * first
+    names = {f"validation/{head}/{m}" for head in ("red", "class") for m in ("mse", "r2", "spearman")}
+    assert names <= set(trainer.callback_metrics)
+    measured = trainer.test(module, data, verbose=False)[0]
+    test = data.split("test")
+    predicted = module.eval()(data.normalised(test))["red"]
+    expected = similarity_match(predicted.detach(), module.targets["red"](torch.from_numpy(test)))
+    assert {m: measured[f"similarity/red/{m}"] for m in expected} == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_seed_gives_the_same_run():
+    runs = []
+    for _ in range(2):
+        module = make_module(data := Colours())
+        make_trainer().fit(module, data)
+        runs.append(weights_of(module))
+    assert torch.equal(*runs)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_plateau_and_orthogonality_begin_when_told():
+    data = Colours()
+    optimisation = Optimisation("adam", lr=1e-3, weight_decay=0, schedule="plateau", patience=0, plateau_start=2)
+    module = make_module(data, Objective(orthogonality_penalty=1.0, orthogonality_start=1 / 3), optimisation)
+    rates, losses, started = [], [], []
+
+    class Watch(pl.Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+            started.append(pl_module._orthogonality_started())
+
+        def on_train_epoch_end(self, trainer, pl_module):
+            losses.append(float(trainer.callback_metrics["train/similarity_loss"]))
+
+    make_trainer(max_epochs=9, callbacks=[Watch()]).fit(module, data)
+    assert rates == pytest.approx(oracles.plateau_schedule(losses, 1e-3, 0, 2), rel=1e-10)
+    assert started == [epoch > 3 for epoch in range(9)]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_frozen_heads_stay_and_get_no_penalty():
+    data = Colours()
+    module = make_module(data)
+    for name in module.model.heads:
+        module.model.head(name).weight.requires_grad_(False)
+    before = module.model.head("red").weight.clone()
+    make_trainer().fit(module, data)
+    assert torch.equal(module.model.head("red").weight, before)
+    assert module.penalty() == 0.0
+
+
+def test_heads_and_targets_must_agree():
+    data = Colours()
+    target = data.similarities()["red"].bind(data.items, REFERENCES)
+    with pytest.raises(ValueError, match=r"heads \['red'\], got them for \['blue'\]"):
+        Pretraining(SimilarityModel(MLP(48, 5), {"red": SimilarityHead(5, 12)}), {"blue": target})
+    with pytest.raises(ValueError, match=r"'red' with one row a reference \(12\), got one for 9"):
+        Pretraining(SimilarityModel(MLP(48, 5), {"red": SimilarityHead(5, 9)}), {"red": target})
+
+
+class Normed(torch.nn.Module):
+    """An encoder with everything that a careless freezing would let move."""
+
+    embedding_dim = 5
+
+    def __init__(self):
+        super().__init__()
+        self.layers = torch.nn.Sequential(
+            torch.nn.Flatten(), torch.nn.Linear(48, 5), torch.nn.BatchNorm1d(5), torch.nn.Dropout(0.5)
+        )
+
+    def forward(self, images):
+        return self.layers(images)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("frozen", [False, True])
+def test_freezing_keeps_weights_and_statistics(frozen):
+    data = Colours()
+    classes = data.use_labels("label", 24, seed=1)
+    encoder = Normed()
+    before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
+    module = FineTuning(Classifier(encoder, 5, classes), Optimisation(lr=0.05), frozen=frozen)
+    make_trainer(max_epochs=3).fit(module, data)
+    same = [torch.equal(tensor, before[name]) for name, tensor in encoder.state_dict().items()]
+    assert all(same) if frozen else not any(same)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_finetuning_learns_and_is_saved(tmp_path):
+    data = Colours(Batches(size=10, flip=False, shift=0))
+    classes = data.use_labels("label")
+    module = FineTuning(Classifier(MLP(48, 5, (16,)), 5, classes), Optimisation(lr=0.02))
+    trainer = make_trainer(max_epochs=30)
+    trainer.fit(module, data)
+    accuracy = trainer.test(module, data, verbose=False)[0]["test/accuracy"]
+    assert accuracy >= 0.8
+    module.classifier.save(tmp_path)
+    loaded = Classifier.load(tmp_path).eval()
+    assert loaded.classes == classes
+    test = data.split("test")
+    correct = (loaded(data.normalised(test)).argmax(dim=1) == data.labels[test]).float().mean()
+    assert float(correct) == pytest.approx(accuracy)
+
+
+def test_labels_are_nested_and_seeded():
+    data = Colours()
+    subsets = []
+    for count in (5, 10, 40):
+        data.use_labels("label", count, seed=4)
+        subsets.append(data.subset("train").tolist())
+    assert subsets[2][:10] == subsets[1]
+    assert subsets[1][:5] == subsets[0]
+    data.use_labels("label", 5, seed=5)
+    assert data.subset("train").tolist() != subsets[0]
+    with pytest.raises(ValueError, match=r"\(40\), got 41"):
+        data.use_labels("label", 41)
+
+
+def test_one_process_and_two_see_the_same_global_batches():
+    def batches(processes):
+        data = Colours(Batches(size=10, flip=True, shift=1, seed=3))
+        seen = []
+        for rank in range(processes):
+            data._processes = lambda rank=rank: (processes, rank)
+            loader = data.train_dataloader()
+            loader.sampler.set_epoch(2)
+            seen.append([(index.tolist(), data.augmented(images, index, 2)) for images, index in loader])
+        return seen
+
+    one, two = batches(1)[0], batches(2)
+    assert len(one) == len(two[0]) == 4
+    for step, (index, images) in enumerate(one):
+        both = {i: image for process in two for i, image in zip(*process[step], strict=True)}
+        assert sorted(both) == sorted(index)
+        assert all(torch.equal(both[i], image) for i, image in zip(index, images, strict=True))
+
+
+def test_held_out_items_come_once_over_all_processes():
+    data = Colours()
+    seen = []
+    for rank in range(3):
+        data._processes = lambda rank=rank: (3, rank)
+        seen += [i for _, index in data.val_dataloader() for i in index.tolist()]
+    assert sorted(seen) == list(range(40, 50))
+
+
+def test_embedding_leaves_the_mode_alone():
+    data = Colours()
+    encoder = Normed().train()
+    embeddings, index = embed_all(encoder, (data.on_after_batch_transfer(batch, 0) for batch in data.val_dataloader()))
+    assert encoder.training
+    assert index.tolist() == list(range(40, 50))
+    assert torch.allclose(embeddings, encoder.eval()(data.normalised(index.numpy())), atol=1e-6)
