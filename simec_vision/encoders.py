@@ -88,8 +88,8 @@ def _shoe_block(before: int, after: int) -> list[nn.Module]:
 class PlainCNN(Encoder):
     """A fast plain chain: per stage a 3×3 convolution, batch normalisation, ReLU and max-pool 2, then one linear layer.
 
-    The first convolution is 5×5, or 6×6 with stride 2 where the images are larger than 64 pixels, which makes it several
-    times faster than :class:`ShoeCNN`. The last map keeps its position (no global pooling), as height matters.
+    The first convolution is 5×5, or 6×6 with stride 2 where the images are larger than 64 pixels, which makes it
+    several times faster than :class:`ShoeCNN`. The last map keeps its position (no global pooling), as height matters.
 
     Args:
         embedding_dim: Length of an embedding.

@@ -33,6 +33,10 @@ class Classifier(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.linear = nn.Linear(embedding_dim, len(classes))
+        # From 0 the first steps move it towards the classes' mean embeddings; a random start would instead bend the
+        # encoder to fit it, which few labels cannot undo.
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
         self.classes = list(classes)
         self.about = dict(about or {})
 

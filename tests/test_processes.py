@@ -13,7 +13,18 @@ import torch
 from safetensors.torch import load_file
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
-SMALL = ["--data.count", "200", "--data.size", "32", "--data.cache", "false", "--heatmaps", "false", "--references", "40"]
+SMALL = [
+    "--data.count",
+    "200",
+    "--data.size",
+    "32",
+    "--data.cache",
+    "false",
+    "--heatmaps",
+    "false",
+    "--references",
+    "40",
+]
 PLAIN = ["--trainer.precision", "32-true", "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
 
 
@@ -64,8 +75,24 @@ def wait_for_epochs(process, path, count):
 
 @pytest.mark.parametrize("schedule", ["cosine", "plateau"])
 def test_killed_run_resumes_to_the_same_weights(tmp_path, schedule):
-    options = [*SMALL, *PLAIN, "--data.batches.size", "40", "--trainer.max_epochs", "9", "--trainer.deterministic", "true"]
-    options += ["--optimisation.schedule", schedule, "--optimisation.patience", "0", "--optimisation.plateau_start", "1"]
+    options = [
+        *SMALL,
+        *PLAIN,
+        "--data.batches.size",
+        "40",
+        "--trainer.max_epochs",
+        "9",
+        "--trainer.deterministic",
+        "true",
+    ]
+    options += [
+        "--optimisation.schedule",
+        schedule,
+        "--optimisation.patience",
+        "0",
+        "--optimisation.plateau_start",
+        "1",
+    ]
     run("pretrain", *options, "--out", "undisturbed", folder=tmp_path)
     process = start("pretrain", *options, "--out", "killed", folder=tmp_path)
     wait_for_epochs(process, tmp_path / "killed" / "metrics.csv", 3)

@@ -74,8 +74,8 @@ def explain_run(
     targets = _targets(pretrained, data, options.similarities or options.data.similarities(), names)
     chosen = _chosen_items(data, targets, images, seed)
     folder = open_run(out, "explain")
-    write_text(folder / "config.yaml", config)
     summary = draw(pretrained, data, targets, chosen, references, preset, pairs, seed, folder)
+    write_text(folder / "config.yaml", config)
     write_json(folder / "summary.json", summary)
     print("Drew " + ", ".join(str(folder / name) for name in summary["files"]))
 

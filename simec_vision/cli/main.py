@@ -3,10 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-SHOES: dict[str, Any] = {"data": {"class_path": "simec_vision.datamodules.DrawnShoes"}}
-
 DEFAULTS: dict[str, dict[str, Any]] = {
-    "pretrain": {**SHOES, "trainer.max_epochs": 40},
+    "pretrain": {"trainer.max_epochs": 40},
     "finetune": {"trainer.max_epochs": 50},
     "explain": {},
 }
@@ -17,10 +15,11 @@ def main(command: str, argv: Sequence[str] | None = None) -> int:
     """Run a command with the given (default: the process's) arguments, and give its exit code."""
     from simec_vision.cli.parsing import run_command
 
-    return run_command(_function(command), DEFAULTS[command], argv)
+    return run_command(command_function(command), DEFAULTS[command], argv)
 
 
-def _function(command: str) -> Any:
+def command_function(command: str) -> Any:
+    """Give the function of a command; imported only now, as it is heavy."""
     if command == "pretrain":
         from simec_vision.cli.pretrain import pretrain as function
     elif command == "finetune":

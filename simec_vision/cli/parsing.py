@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,12 @@ def make_parser(command: Command, defaults: dict[str, Any] | None = None) -> Any
     """
     from jsonargparse import ArgumentParser
 
+    import simec_vision.datamodules
+    import simec_vision.encoders
+    import simec_vision.similarities  # noqa: F401  # so that classes are known by their short names
+
     summary = (command.__doc__ or "").split("\n")[0]
-    parser = ArgumentParser(description=summary, exit_on_error=False)
+    parser = ArgumentParser(description=summary, exit_on_error=False, allow_abbrev=False)
     parser.add_argument("--config", action="config", help="YAML file with any of these options.")
     parser.add_function_arguments(command, skip={"trainer", "config"}, fail_untyped=True)
     if "trainer" in command.__annotations__:
@@ -53,7 +58,7 @@ def run_command(command: Command, defaults: dict[str, Any] | None = None, argv: 
     try:
         _run(command, defaults, list(sys.argv[1:] if argv is None else argv))
     except Exception as error:
-        line = _user_mistake(error)
+        line = user_mistake(error)
         if line is None:
             raise
         print(f"error: {line}", file=sys.stderr)
@@ -63,7 +68,8 @@ def run_command(command: Command, defaults: dict[str, Any] | None = None, argv: 
 
 def _run(command: Command, defaults: dict[str, Any] | None, argv: list[str]) -> None:
     parser = make_parser(command, defaults)
-    argv = continued(argv)
+    argv = with_shoes(continued(argv), parser)
+    check_names(argv)
     try:
         parsed = parser.parse_args(argv)
         ready = instantiate(parser, parsed)
@@ -98,7 +104,30 @@ def continued(argv: list[str]) -> list[str]:
     return ["--config", str(Path(run) / "config.yaml"), *argv, "--out", run]
 
 
-def _user_mistake(error: BaseException) -> str | None:
+def with_shoes(argv: list[str], parser: Any) -> list[str]:
+    """Name the drawn shoes as the source of images where pretraining is told of no other.
+
+    A parser's default would not do: options that two sources share would keep the shoes' values for the other one.
+    """
+    required = any(action.dest == "data" and action.required for action in parser._actions)
+    given = any(word == "--data" or word.startswith("--data=") for word in argv)
+    return ["--data", "DrawnShoes", *argv] if required and not given and not _config_names_data(argv) else argv
+
+
+def _config_names_data(argv: list[str]) -> bool:
+    import yaml
+
+    words = [word.split("=", 1) for word in argv]
+    paths = [pair[1] for pair in words if pair[0] == "--config" and len(pair) == 2]
+    paths += [argv[place + 1] for place, word in enumerate(argv[:-1]) if word == "--config"]
+    try:
+        contents = [yaml.safe_load(Path(path).read_text()) for path in paths]
+    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+        return False  # the parser will say what is wrong with the file
+    return any(isinstance(content, dict) and "data" in content for content in contents)
+
+
+def user_mistake(error: BaseException) -> str | None:
     """Give the line for an error that the user caused, or None for one that is the program's own."""
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
@@ -131,11 +160,6 @@ def _suggestion(message: str, parser: Any) -> str:
     if unknown:
         name = next(filter(None, unknown.groups())).split("=")[0]
         return f". Unknown option {name!r}: {_nearest_option(name, parser, message)}"
-    name_expected = re.search(
-        r'"(\w+)".*?(?:import path string|Import path|class_path)\D*?:? ?\'?([\w.]+)\'?$', message
-    )
-    if name_expected:
-        return f". {name_expected[2]!r} is not known: {nearest(name_expected[2], _class_names(name_expected[1]))}"
     return ""
 
 
@@ -158,9 +182,26 @@ def _init_arguments(class_path: str) -> list[str]:
     return list(inspect.signature(getattr(import_module(module), name)).parameters)
 
 
+def check_names(argv: list[str]) -> None:
+    """Make sure that the classes named on the command line by their short names are known.
+
+    Raises:
+        InputError: naming the nearest known class.
+    """
+    words = [word.split("=", 1) if "=" in word else [word, following] for word, following in pairwise([*argv, ""])]
+    for option, name in words:
+        known = _class_names(option)
+        if known and name.isidentifier() and name not in known and name not in ("null", "None"):
+            raise InputError(f"Expected the name of a class for {option}, got {name!r}: {nearest(name, known)}")
+
+
 def _class_names(option: str) -> list[str]:
     """Give the known class names of an option that takes one."""
+    from simec_vision import similarities
     from simec_vision.datamodules import SOURCES
     from simec_vision.encoders import ENCODERS
 
-    return {"data": list(SOURCES), "encoder": list(ENCODERS)}.get(option, [])
+    if re.fullmatch(r"--similarities\.\w+", option):
+        kinds = [value for value in vars(similarities).values() if isinstance(value, type)]
+        return [kind.__name__ for kind in kinds if issubclass(kind, similarities.Similarity)]
+    return {"--data": list(SOURCES), "--encoder": list(ENCODERS)}.get(option, [])

@@ -142,12 +142,12 @@ def make_trainer(
     """
     if options.get("enable_checkpointing") is False:
         monitor = None
-    return pl.Trainer(
-        **options,
-        default_root_dir=run,
-        logger=_tensorboard(run) if tensorboard else False,
-        callbacks=[*callbacks, *([_checkpoints(run, monitor, mode)] if monitor else [])],
-    )
+    more = [_checkpoints(run, monitor, mode)] if monitor else []
+    logger = _tensorboard(run) if tensorboard else False
+    try:
+        return pl.Trainer(**options, default_root_dir=run, logger=logger, callbacks=[*callbacks, *more])
+    except (ValueError, TypeError) as error:
+        raise InputError(f"Expected options that Lightning's Trainer can take: {error}") from error
 
 
 def _checkpoints(run: Path, monitor: str, mode: str) -> ModelCheckpoint:

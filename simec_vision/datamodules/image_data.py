@@ -36,6 +36,13 @@ class Batches:
     workers: int = 0
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if self.size < 1 or self.shift < 0 or self.workers < 0:
+            raise InputError(
+                f"Expected batches of at least 1 image, with shift and workers of at least 0, got size {self.size}, "
+                f"shift {self.shift} and workers {self.workers}"
+            )
+
 
 @dataclass(frozen=True)
 class Normalisation:
@@ -215,7 +222,10 @@ class ImageDataModule(pl.LightningDataModule, ABC):
     def _in_order(self, name: str) -> DataLoader[tuple[Tensor, Tensor]]:
         data = _WholeBatches(self.loaded.images, self.subset(name))
         return self._loader(
-            data, _EverySampler(data, *self._processes(), shuffle=False), max(self.batches.size // self._processes()[0], 256), False
+            data,
+            _EverySampler(data, *self._processes(), shuffle=False),
+            max(self.batches.size // self._processes()[0], 256),
+            False,
         )
 
     def _loader(

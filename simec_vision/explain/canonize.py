@@ -6,7 +6,6 @@ magnitude. So whatever is not known to be right is refused here, by name and pla
 
 import operator
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -73,23 +72,11 @@ def check_same(network: nn.Module, twin: nn.Module, images: Tensor) -> None:
         raise refusal("", f"a network that does more than its layers say (hooks?), outputs differ by {gap:.1e} of 1")
 
 
-class _TensorProxy(fx.Proxy):
-    """Stand for a tensor while tracing, also where a forward method asks ``isinstance(x, Tensor)``."""
-
-    __class__ = property(lambda self: Tensor)
-
-
 class _Tracer(fx.Tracer):
     """Trace into everything but the layers below, parametrised ones included."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return maker_of(m) is not None or super().is_leaf_module(m, module_qualified_name)
-
-    def proxy(self, node: fx.Node) -> fx.Proxy:
-        return _TensorProxy(node, self)
-
-    def create_arg(self, a: Any) -> Any:
-        return a.node if type(a) is _TensorProxy else super().create_arg(a)
 
 
 def _trace(network: nn.Module) -> fx.Graph:

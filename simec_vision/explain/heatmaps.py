@@ -1,20 +1,25 @@
 """Heatmaps: the only file that draws. Red makes two images more similar, blue less."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from simec_vision.files import replacing
+from simec_vision.items import InputError
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-LEGEND = "red: makes them more similar    blue: less similar"
+Scale = Literal["row", "image"]
+
 INK = "#222222"
-CELL = 1.45
-"""Inches of a heatmap's edge."""
+WIDTH, CELL = 9.0, 1.8
+"""Inches: a figure is as wide as WIDTH, unless its pictures would be wider than CELL."""
+DPI = 200
+COLOURS = "seismic"
 
 
 def overlay(
@@ -23,12 +28,13 @@ def overlay(
     """Lay a relevance over its image in grey.
 
     As in the original: relevance is summed over channels and divided by its largest magnitude, a; it is coloured by
-    ``seismic`` with opacity min(1.5 |a|, 1) over the grey image, whose own opacity on white is 0.75 (1 − |a|).
+    ``seismic`` with opacity min(1.5 |a| / max |a|, 1) over the grey image, whose own opacity on white is
+    0.75 (1 − |a|).
 
     Args:
         image: uint8 of shape ``(height, width, channel)``.
         relevance: Shape ``(channel, height, width)``.
-        largest: What counts as 1; default: the largest magnitude in this relevance.
+        largest: What counts as 1, to compare several heatmaps; default: the largest magnitude in this relevance.
 
     Returns:
         Colours in [0, 1], shape ``(height, width, 3)``.
@@ -41,7 +47,26 @@ def overlay(
     opacity = np.minimum(1.5 * strength / (strength.max() or 1.0), 1)
     grey = image.astype(np.float64).mean(axis=2, keepdims=True) / 255
     backdrop = 1 - 0.75 * (1 - strength) * (1 - grey)
-    return opacity * colormaps["seismic"]((scaled + 1) / 2)[..., :3] + (1 - opacity) * backdrop
+    return opacity * colormaps[COLOURS]((scaled + 1) / 2)[..., :3] + (1 - opacity) * backdrop
+
+
+def draw_heatmap(image: NDArray[np.uint8], relevance: ArrayLike, path: str | Path, title: str = "") -> None:
+    """Draw one image and, beside it, its heatmap.
+
+    Args:
+        image: uint8 of shape ``(height, width, channel)``.
+        relevance: Shape ``(channel, height, width)``.
+        path: The PNG file; it appears whole or not at all.
+        title: What stands above the heatmap.
+
+    Raises:
+        InputError: if the relevance is of another size than the image.
+    """
+    maps = _maps(relevance, (), image)
+    figure, axes = _grid(1, 2, image.shape)
+    _picture(axes[0, 0], image)
+    _picture(axes[0, 1], overlay(image, maps), title)
+    _finish(figure, axes, path, "")
 
 
 def reference_grid(
@@ -52,6 +77,9 @@ def reference_grid(
     true: ArrayLike | None,
     path: str | Path,
     title: str = "",
+    image_labels: Sequence[str] | None = None,
+    reference_labels: Sequence[str] | None = None,
+    scale: Scale = "row",
 ) -> None:
     """Draw references down the side, images across, and in each cell why this image is similar to that reference.
 
@@ -63,24 +91,34 @@ def reference_grid(
         true: Target similarities, same shape, NaN where unknown; default: not shown.
         path: The PNG file; it appears whole or not at all.
         title: Name of the similarity.
+        image_labels: What stands above each image.
+        reference_labels: What stands above each reference.
+        scale: Colours are relative to the largest relevance of the ``row``, as in the original, or of each ``image``.
+
+    Raises:
+        InputError: if the shapes do not fit together.
     """
-    maps, scores = np.asarray(relevance), np.asarray(predicted)
-    known = None if true is None else np.asarray(true)
-    figure, axes = _grid(len(reference_images) + 1, len(images) + 1)
-    _corner(axes[0, 0], title, "reference ↓    image →")
-    for column, image in enumerate(images):
-        _picture(axes[0, column + 1], image)
-    for row, reference in enumerate(reference_images):
-        _picture(axes[row + 1, 0], reference)
-        largest = float(np.abs(maps[row].sum(axis=1)).max())
-        for column, image in enumerate(images):
-            axis = axes[row + 1, column + 1]
-            _picture(axis, overlay(image, maps[row, column], largest))
-            _score(axis, scores[row, column], None if known is None else known[row, column])
-    _finish(figure, path, LEGEND if known is None else f"true / predicted similarity    {LEGEND}")
+    shape = (len(reference_images), len(images))
+    maps, scores = _maps(relevance, shape, images[0]), _table(predicted, shape, "predicted")
+    known = None if true is None else _table(true, shape, "true")
+    figure, axes = _grid(shape[0] + 1, shape[1] + 1, images[0].shape)
+    _corner(axes[0, 0], title, "reference ↓   image →")
+    _pictures(axes[0, 1:], images, image_labels)
+    _pictures(axes[1:, 0], reference_images, reference_labels)
+    rows = scores if known is None else np.stack([scores, known], axis=2)
+    titles = [[_title(*np.atleast_1d(cell)) for cell in row] for row in rows]
+    _heatmaps(axes[1:, 1:], images, maps, titles, scale)
+    _finish(figure, axes, path, "predicted similarity" if known is None else "true / predicted similarity")
 
 
-def pair_grid(images: NDArray[np.uint8], relevance: ArrayLike, scores: ArrayLike, path: str | Path) -> None:
+def pair_grid(
+    images: NDArray[np.uint8],
+    relevance: ArrayLike,
+    scores: ArrayLike,
+    path: str | Path,
+    labels: Sequence[str] | None = None,
+    scale: Scale = "row",
+) -> None:
     """Draw all pairs of images: in row i and column j, why image j is similar to image i, in the pixels of j.
 
     Args:
@@ -88,73 +126,115 @@ def pair_grid(images: NDArray[np.uint8], relevance: ArrayLike, scores: ArrayLike
         relevance: Shape ``(image, image, channel, height, width)``.
         scores: Inner products of the embeddings, shape ``(image, image)``.
         path: The PNG file; it appears whole or not at all.
+        labels: What stands above each image.
+        scale: Colours are relative to the largest relevance of the ``row``, as in the original, or of each ``image``.
+
+    Raises:
+        InputError: if the shapes do not fit together.
     """
-    maps, products = np.asarray(relevance), np.asarray(scores)
-    figure, axes = _grid(len(images) + 1, len(images) + 1)
-    _corner(axes[0, 0], "pairs", "similar to ↓    seen in →")
-    for place, image in enumerate(images):
-        _picture(axes[0, place + 1], image)
-        _picture(axes[place + 1, 0], image)
-    for row in range(len(images)):
-        largest = float(np.abs(maps[row].sum(axis=1)).max())
-        for column, image in enumerate(images):
-            axis = axes[row + 1, column + 1]
-            _picture(axis, overlay(image, maps[row, column], largest), frame=row == column)
-            _score(axis, products[row, column], None)
-    _finish(figure, path, f"inner product of the embeddings    {LEGEND}")
+    count = len(images)
+    maps, products = _maps(relevance, (count, count), images[0]), _table(scores, (count, count), "scores")
+    figure, axes = _grid(count + 1, count + 1, images[0].shape)
+    _corner(axes[0, 0], "pairs", "similar to ↓   seen in →")
+    _pictures(axes[0, 1:], images, labels)
+    _pictures(axes[1:, 0], images, labels)
+    _heatmaps(axes[1:, 1:], images, maps, [[_title(product) for product in row] for row in products], scale)
+    for place in range(count):
+        _frame(axes[place + 1, place + 1])
+    _finish(figure, axes, path, "inner product of the embeddings; framed: with itself")
 
 
-def _grid(rows: int, columns: int) -> tuple["Figure", NDArray[Any]]:
+def save_sheet(images: Sequence[NDArray[np.uint8]], columns: int, path: str | Path) -> None:
+    """Draw a contact sheet of images of one size, row by row."""
+    figure, axes = _grid(-(-len(images) // columns), columns, images[0].shape)
+    for axis, image in zip(axes.flat, images, strict=False):
+        _picture(axis, image)
+    _save(figure, path)
+
+
+def _maps(relevance: ArrayLike, leading: tuple[int, ...], image: NDArray[np.uint8]) -> NDArray[np.floating]:
+    maps = np.asarray(relevance)
+    expected = (*leading, *maps.shape[len(leading) : len(leading) + 1], *image.shape[:2])
+    if maps.ndim != len(leading) + 3 or maps.shape != expected:
+        axes = "(…, channel, height, width)"
+        sizes = ", ".join(map(str, (*leading, "channel", *image.shape[:2])))
+        raise InputError(f"Expected relevance of shape {axes} = ({sizes}), like the images, got {maps.shape}")
+    return maps
+
+
+def _table(values: ArrayLike, shape: tuple[int, int], argument: str) -> NDArray[np.floating]:
+    table = np.asarray(values)
+    if table.shape != shape:
+        raise InputError(f"Expected {argument} of shape (row, column) = {shape}, got {table.shape}")
+    return table
+
+
+def _title(predicted: float, true: float | None = None) -> str:
+    known = "" if true is None else "unknown / " if np.isnan(true) else f"{true:.2f} / "
+    return f"{known}{predicted:.2f}".replace("-", "−")
+
+
+def _grid(rows: int, columns: int, shape: tuple[int, ...]) -> tuple["Figure", NDArray[Any]]:
+    """Make axes for pictures ``(height, width, …)`` of a size that fills the figure, without pyplot's global state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(columns * CELL, rows * (CELL + 0.16) + 0.3), layout="constrained", facecolor="white")
+    cell = min(WIDTH / columns, CELL)
+    height = rows * (cell * shape[0] / shape[1] + 0.2) + 0.6
+    figure = Figure(figsize=(columns * cell, height), layout="constrained", facecolor="white", dpi=DPI)
     FigureCanvasAgg(figure)
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.03, wspace=0.0, hspace=0.0)  # type: ignore[union-attr,call-arg]
+    figure.get_layout_engine().set(w_pad=0.025, h_pad=0.025, wspace=0.0, hspace=0.0)  # type: ignore[union-attr,call-arg]
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
     return figure, axes
 
 
-def _picture(axis: Any, image: NDArray[Any], frame: bool = False) -> None:
-    shown = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
-    axis.imshow(shown, interpolation="nearest")
-    if frame:
-        axis.set_axis_on()
-        axis.set(xticks=[], yticks=[])
-        for side in axis.spines.values():
-            side.set(color=INK, linewidth=1.2)
+def _picture(axis: Any, image: NDArray[Any], title: str = "") -> None:
+    axis.imshow(np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image, interpolation="nearest")
+    axis.set_title(title, fontsize=9, color=INK, pad=2.5)
 
 
-def _corner(axis: Any, title: str, axes_words: str) -> None:
-    axis.text(
-        0.5, 0.62, title, ha="center", va="center", fontsize=11, weight="bold", color=INK, transform=axis.transAxes
-    )
-    axis.text(0.5, 0.36, axes_words, ha="center", va="center", fontsize=6.5, color=INK, transform=axis.transAxes)
+def _pictures(axes: NDArray[Any], images: NDArray[np.uint8], labels: Sequence[str] | None) -> None:
+    for axis, image, label in zip(axes, images, labels or [""] * len(images), strict=True):
+        _picture(axis, image, label)
 
 
-def _score(axis: Any, predicted: float, true: float | None) -> None:
-    known = "" if true is None else "unknown / " if np.isnan(true) else f"{true:.2f} / "
-    axis.set_title(f"{known}{predicted:.2f}", fontsize=8, color=INK, pad=2)
+def _heatmaps(
+    axes: NDArray[Any], images: NDArray[np.uint8], maps: NDArray[np.floating], titles: list[list[str]], scale: Scale
+) -> None:
+    for row in range(len(maps)):
+        largest = float(np.abs(maps[row].sum(axis=1)).max()) if scale == "row" else None
+        for column, image in enumerate(images):
+            _picture(axes[row, column], overlay(image, maps[row, column], largest), titles[row][column])
 
 
-def _finish(figure: "Figure", path: str | Path, words: str) -> None:
-    figure.supxlabel(words, fontsize=8, color=INK)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial.png")
-    try:
-        figure.savefig(partial, dpi=110)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+def _frame(axis: Any) -> None:
+    axis.set_axis_on()
+    axis.set(xticks=[], yticks=[])
+    for side in axis.spines.values():
+        side.set(color=INK, linewidth=1.2)
 
 
-def save_sheet(images: Sequence[NDArray[np.uint8]], columns: int, path: str | Path) -> None:
-    """Draw a contact sheet of images of one size, row by row."""
-    rows = -(-len(images) // columns)
-    figure, axes = _grid(rows, columns)
-    for axis, image in zip(axes.flat, images, strict=False):
-        _picture(axis, image)
-    _finish(figure, path, "")
+def _corner(axis: Any, title: str, words: str) -> None:
+    style = {"ha": "center", "va": "center", "color": INK, "transform": axis.transAxes}
+    axis.text(0.5, 0.6, title, fontsize=12, weight="bold", **style)
+    axis.text(0.5, 0.4, words, fontsize=7.5, **style)
+
+
+def _finish(figure: "Figure", axes: NDArray[Any], path: str | Path, words: str) -> None:
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    colours = ScalarMappable(Normalize(-1, 1), COLOURS)
+    bar = figure.colorbar(colours, ax=axes, location="bottom", fraction=0.02, shrink=0.4, aspect=40, pad=0.01)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(length=0, labelsize=8.5, labelcolor=INK, pad=2)
+    bar.set_ticks([-1, 1], labels=["less similar", "more similar"])
+    bar.set_label(words, fontsize=8.5, color=INK, labelpad=1)
+    _save(figure, path)
+
+
+def _save(figure: "Figure", path: str | Path) -> None:
+    with replacing(path) as partial:
+        figure.savefig(partial, format="png", dpi=DPI)

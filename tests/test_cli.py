@@ -1,0 +1,280 @@
+"""Every mistake of a user ends in one line that helps, exit code 2, and nothing half-written."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from simec_vision import SimilarityModel
+from simec_vision.cli.main import main
+from simec_vision.cli.parsing import with_shoes
+
+SHOES = ["--data.count", "60", "--data.size", "32", "--data.cache", "false", "--references", "20"]
+QUICK = ["--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SIMEC_VISION_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("SIMEC_VISION_RUN", raising=False)
+
+
+@pytest.fixture
+def table():
+    """Twelve 16×16 images, a table of their attributes, and options that name them."""
+    folder = Path("images")
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    rows = ["image,price,kind"]
+    for number in range(12):
+        Image.fromarray(generator.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(folder / f"{number}.png")
+        rows.append(f"{number}.png,{number * 2},{'ab'[number % 2]}")
+    (folder / "table.csv").write_text("\n".join(rows) + "\n")
+    return ["--data", "ImageTable", "--data.root", "images", "--data.table", "table.csv"]
+
+
+def fails(capsys, command, *options):
+    """Run a command that must fail; give its one line."""
+    before = {path for path in Path(".").rglob("*") if "cache" not in path.parts}
+    assert main(command, [*([] if command == "explain" else QUICK), *options]) == 2
+    line = capsys.readouterr().err
+    assert line.startswith("error: ")
+    assert line.count("\n") == 1, line
+    assert "Traceback" not in line
+    left = {path for path in Path(".").rglob("*") if "cache" not in path.parts} - before
+    assert not [path for path in left if path.is_file()], left
+    return line
+
+
+def replaced(path, old, new):
+    Path(path).write_text(Path(path).read_text().replace(old, new))
+
+
+BAD_TABLES = {
+    "missing folder": (lambda: os.rename("images", "other"), [], r"images"),
+    "no such table": (lambda: os.remove("images/table.csv"), [], r"table\.csv"),
+    "no needed column": (lambda: replaced("images/table.csv", "image,", "picture,"), [], r"column image.*table\.csv"),
+    "no number": (lambda: replaced("images/table.csv", ",6,", ",six,"), "price", r"'price'.*3\.png.*'six'"),
+    "named twice": (lambda: replaced("images/table.csv", "4.png", "3.png"), [], r"3\.png"),
+    "no such file": (lambda: os.remove("images/5.png"), [], r"5\.png"),
+    "no image": (lambda: Path("images/5.png").write_text("hello"), [], r"5\.png"),
+    "another size": (lambda: Image.new("RGB", (20, 16)).save("images/5.png"), [], r"5\.png.*16.*20"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_TABLES)
+def test_bad_tables_and_images(capsys, table, case):
+    spoil, attribute, message = BAD_TABLES[case]
+    spoil()
+    chosen = ["--similarities.s=AttributeDistance", f"--similarities.s.attribute={attribute}"] if attribute else []
+    assert_matches(message, fails(capsys, "pretrain", *table, *chosen))
+
+
+def assert_matches(pattern, line):
+    import re
+
+    assert re.search(pattern, line), line
+
+
+def test_grey_and_transparent_images_are_fine(table):
+    Image.new("L", (16, 16), 90).save("images/1.png")
+    Image.new("RGBA", (16, 16), (255, 0, 0, 10)).save("images/2.png")
+    assert main("pretrain", [*table, *QUICK, "--out", "run", "--heatmaps", "false"]) == 0
+    assert json.loads(Path("run/summary.json").read_text())["epochs"] == 1
+
+
+def test_empty_folder(capsys):
+    Path("empty").mkdir()
+    assert "empty" in fails(capsys, "pretrain", "--data", "ImageTable", "--data.root", "empty")
+
+
+BAD_REFERENCES = {
+    "too many": ("1000", r"\(48\), got 1000"),
+    "no such file": ("names.txt", r"names\.txt"),
+    "not among the items": ("given.txt", r"got 'shoe-99999'"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_REFERENCES)
+def test_bad_references(capsys, case):
+    Path("given.txt").write_text("shoe-00003\nshoe-99999\n")
+    given, message = BAD_REFERENCES[case]
+    assert_matches(message, fails(capsys, "pretrain", *SHOES, "--references", given))
+
+
+def test_named_references_are_taken():
+    Path("given.txt").write_text("shoe-00003\nshoe-00007\n")
+    assert main("pretrain", [*SHOES, *QUICK, "--references", "given.txt", "--out", "run", "--heatmaps", "false"]) == 0
+    assert SimilarityModel.load("run/model").about["references"]["heel"] == ["shoe-00003", "shoe-00007"]
+
+
+@pytest.mark.parametrize(
+    ("matrix", "message"),
+    [(np.zeros((60, 7)), r"\(60, 60\).*\(60, 20\), got \(60, 7\)"), (np.full((60, 60), np.nan), "every one is NaN")],
+)
+def test_bad_matrices(capsys, matrix, message):
+    np.save("s.npy", matrix)
+    options = ["--similarities.s=Precomputed", "--similarities.s.matrix=s.npy"]
+    assert_matches(message, fails(capsys, "pretrain", *SHOES, *options))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--refrences", "10"], "did you mean references"),
+        (["--trainer.max_epoch", "10"], "did you mean .*trainer.max_epochs"),
+        (["--data", "DrawnShos"], "did you mean 'DrawnShoes'"),
+        (["--encoder", "CifarCN"], "did you mean 'CifarCNN'"),
+        (["--data.cuont", "10"], "did you mean count"),
+        (["--data.count", "many"], "many"),
+        (["--data.spurious", "color"], "did you mean 'colour'"),
+        (["--similarities.s=SetOverlap", "--similarities.s.attribute=Closre"], "did you mean 'Closure'"),
+        (["--similarities.s=SetOverlp", "--similarities.s.attribute=Closure"], "did you mean 'SetOverlap'"),
+        (["--encoder", "TorchvisionEncoder", "--encoder.name", "resnet81"], "did you mean 'resnet18'"),
+        (["--encoder", "CifarCNN", "--encoder.size", "64"], r"--encoder.size 32"),
+        (["--objective.loss", "rmse"], "mse"),
+        (["--config", "missing.yaml"], "missing.yaml"),
+        (["--resume", "nowhere"], r"nowhere.config\.yaml"),
+        (["--data.batches.size", "0"], "at least 1"),
+        (["--trainer.accelerator", "gpux"], "gpux"),
+    ],
+)
+def test_unknown_options_and_names(capsys, options, message):
+    assert_matches(message, fails(capsys, "pretrain", *SHOES, *options))
+
+
+def test_output_that_cannot_be_written(capsys):
+    Path("file").write_text("mine")
+    assert "file is a file" in fails(capsys, "pretrain", *SHOES, "--out", "file")
+    assert "file" in fails(capsys, "pretrain", *SHOES, "--out", "file/below")
+    Path("full").mkdir()
+    Path("full/mine.txt").write_text("mine")
+    assert "full holds files" in fails(capsys, "pretrain", *SHOES, "--out", "full")
+    assert Path("full/mine.txt").read_text() == "mine"
+
+
+def test_full_disk_is_named():
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    from simec_vision.cli.parsing import user_mistake
+
+    with pytest.raises(OSError, match="No space left") as error, open("/dev/full", "w") as file:
+        file.write("x" * 100_000)
+    assert "No space left on device" in user_mistake(error.value)
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pretrained")
+    options = [*SHOES, "--data.count", "200", *QUICK, "--out", str(folder / "run")]
+    before = os.environ.pop("SIMEC_VISION_RUN", None)
+    assert main("pretrain", options) == 0
+    os.environ.pop("SIMEC_VISION_RUN", None)
+    if before:
+        os.environ["SIMEC_VISION_RUN"] = before
+    return folder / "run"
+
+
+def test_run_folder_holds_what_is_promised(pretrained):
+    names = {path.name for path in pretrained.iterdir()}
+    assert names == {"config.yaml", "metrics.csv", "summary.json", "checkpoints", "model", "heatmaps"}
+    assert {path.name for path in (pretrained / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    summary = json.loads((pretrained / "summary.json").read_text())
+    expected = {f"similarity/{head}/{m}" for head in ("heel", "closure") for m in ("mse", "r2", "spearman")}
+    assert expected | {"images_per_second", "seconds", "epochs"} <= set(summary)
+    assert {path.name for path in (pretrained / "heatmaps").iterdir()} == {
+        "heel.png", "closure.png", "pairs.png", "relevance.npz", "summary.json",
+    }  # fmt: skip
+
+
+def test_config_repeats_the_run(pretrained):
+    assert main("pretrain", ["--config", str(pretrained / "config.yaml"), "--out", "again", "--heatmaps", "false"]) == 0
+    first, again = (SimilarityModel.load(path / "model").state_dict() for path in (pretrained, Path("again")))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def test_checkpoint_of_another_model(capsys, pretrained):
+    import shutil
+
+    shutil.copytree(pretrained, "run")
+    replaced("run/config.yaml", "seed: 0\ncompile", "seed: 0\nhead_frozen: false\ncompile")
+    options = ["--resume", "run", "--encoder", "CifarCNN", "--encoder.size", "32"]
+    assert main("pretrain", options) == 2
+    assert_matches(r"checkpoint of this model.*encoder", capsys.readouterr().err)
+    Path("run/checkpoints/last.ckpt").write_bytes(b"no checkpoint")
+    assert main("pretrain", ["--resume", "run"]) == 2
+    assert_matches(r"checkpoint at run.checkpoints.last\.ckpt", capsys.readouterr().err)
+
+
+def test_finetuning_reports_what_is_promised(capsys, pretrained):
+    options = ["--model", str(pretrained), "--labels", "40", "--seed", "5", *QUICK]
+    assert main("finetune", [*options, "--out", "tuned"]) == 0
+    summary = json.loads(Path("tuned/summary.json").read_text())
+    assert (summary["labels"], summary["seed"], summary["pretraining"]) == (40, 5, "simec_heel_closure")
+    assert {"test/accuracy", "probe/accuracy", "neighbours/accuracy", "seconds"} <= set(summary)
+    assert main("finetune", [*options, "--from_scratch", "true", "--out", "scratch", "--probe", "false"]) == 0
+    assert json.loads(Path("scratch/summary.json").read_text())["pretraining"] == "none"
+    assert_matches(r"\(160\), got 4000", fails(capsys, "finetune", "--model", str(pretrained), "--labels", "4000"))
+    assert_matches("Category", fails(capsys, "finetune", "--model", str(pretrained), "--label", "Categry"))
+    assert_matches("nowhere", fails(capsys, "finetune", "--model", "nowhere"))
+    other = ["--data", "DrawnShoes", "--data.count", "60", "--data.size", "40", "--data.cache", "false"]
+    assert_matches(r"\(3, 32, 32\).*\(3, 40, 40\)", fails(capsys, "finetune", "--model", str(pretrained), *other))
+
+
+def test_explaining_reports_what_is_promised(capsys, pretrained):
+    options = ["--model", str(pretrained), "--head", "heel"]
+    assert main("explain", [*options, "--images", "2", "--references", "3", "--out", "told"]) == 0
+    summary = json.loads(Path("told/summary.json").read_text())
+    assert len(summary["explained"]) == 2 * 3 + 2 * 2
+    assert all({"score", "delta"} <= set(row) for row in summary["explained"])
+    assert summary["files"] == ["heel.png", "pairs.png", "relevance.npz"]
+    arrays = np.load("told/relevance.npz", allow_pickle=False)
+    assert arrays["heel"].shape == (3, 2, 3, 32, 32)
+    assert set(summary["localisation"]["heel"]) == {"heel", "closure"}
+    name = json.loads((pretrained / "model" / "model.json").read_text())["about"]["references"]["heel"][4]
+    named = ["--images", '["shoe-00001"]', "--references", f'["{name}"]', "--pairs", "false"]
+    assert main("explain", [*options, *named, "--out", "named"]) == 0
+    assert_matches("did you mean 'heel'", fails(capsys, "explain", "--model", str(pretrained), "--head", "hel"))
+    assert_matches("did you mean 'a_flat'", fails(capsys, "explain", *options, "--preset", "a_flt"))
+    assert_matches("shoe-00999", fails(capsys, "explain", *options, "--images", '["shoe-00999"]'))
+
+
+def test_help_has_a_line_for_every_option(capsys):
+    for command in ("pretrain", "finetune", "explain"):
+        with pytest.raises(SystemExit) as done:
+            main(command, ["--help"])
+        assert done.value.code == 0
+        text = capsys.readouterr().out
+        assert "--out" in text
+        assert "Run folder" in text or "Folder" in text
+
+
+def test_shoes_are_only_named_where_nothing_else_is():
+    from simec_vision.cli.parsing import make_parser
+    from simec_vision.cli.pretrain import pretrain
+
+    parser = make_parser(pretrain)
+    Path("with.yaml").write_text("data:\n  class_path: CIFAR10\n")
+    Path("without.yaml").write_text("seed: 1\n")
+    assert with_shoes(["--seed", "1"], parser)[:2] == ["--data", "DrawnShoes"]
+    assert with_shoes(["--config", "without.yaml"], parser)[:2] == ["--data", "DrawnShoes"]
+    for given in (["--data", "CIFAR10"], ["--data=CIFAR10"], ["--config", "with.yaml"], ["--config=with.yaml"]):
+        assert with_shoes(given, parser) == given
+
+
+def test_import_is_light():
+    code = (
+        "import time, torch; start = time.perf_counter(); import simec_vision; took = time.perf_counter() - start; "
+        "import sys; heavy = {'pytorch_lightning', 'captum', 'matplotlib', 'sklearn', 'torchvision', 'scipy'}; "
+        "print(took); assert took < 0.3, took; assert not heavy & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
