@@ -184,7 +184,7 @@ class TorchvisionEncoder(Encoder):
     def forward(self, images: Tensor) -> Tensor:
         """Embed images; networks with auxiliary classifiers give their main output."""
         output = self.layers(images)
-        return output if isinstance(output, Tensor) else output.logits
+        return output.logits if isinstance(output, tuple) else output
 
 
 def _replace_last_linear(network: nn.Module, embedding_dim: int) -> None:

@@ -25,13 +25,22 @@ class Classifier(nn.Module):
         embedding_dim: Length of an embedding.
         classes: Names of the classes.
         about: Anything else as JSON values, saved and loaded with it.
+        scale: What embeddings are multiplied by, such as :func:`unit_scale`.
     """
 
+    scale: Tensor
+
     def __init__(
-        self, encoder: nn.Module, embedding_dim: int, classes: list[str], about: dict[str, Any] | None = None
+        self,
+        encoder: nn.Module,
+        embedding_dim: int,
+        classes: list[str],
+        about: dict[str, Any] | None = None,
+        scale: float = 1.0,
     ) -> None:
         super().__init__()
         self.encoder = encoder
+        self.register_buffer("scale", torch.tensor(scale))
         self.linear = nn.Linear(embedding_dim, len(classes))
         # From 0 the first steps move it towards the classes' mean embeddings; a random start would instead bend the
         # encoder to fit it, which few labels cannot undo.
@@ -42,7 +51,7 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Give class scores (log-odds up to a constant) ``(batch, class)`` of images."""
-        return self.linear(self.encoder(images))
+        return self.linear(self.encoder(images) * self.scale)
 
     def save(self, folder: str | Path) -> None:
         """Write ``classifier.safetensors`` and ``classifier.json`` into a folder; each whole or not at all."""
@@ -179,3 +188,14 @@ def embed_all(encoder: nn.Module, batches: Any, device: torch.device | str = "cp
         raise InputError("Expected images to embed, got none")
     embeddings, labels = zip(*pairs, strict=True)
     return torch.cat(embeddings), torch.cat(labels)
+
+
+def unit_scale(embeddings: Tensor) -> float:
+    """Give the factor that brings embeddings ``(item, embedding)`` to standard deviation 1 over all dimensions.
+
+    The scale of a Similarity Encoder's embeddings follows from the size of the similarities and of its heads. Left
+    small, a new linear layer needs many steps to say anything, in which few labels spoil the encoder (measured on
+    CIFAR-10 with 250 labels).
+    """
+    spread = float((embeddings - embeddings.mean(dim=0)).std()) if len(embeddings) > 1 else 0.0
+    return 1 / spread if spread > 0 else 1.0

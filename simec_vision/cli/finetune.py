@@ -14,7 +14,7 @@ from simec_vision.cli.saved import pretrained_run, run_options
 from simec_vision.datamodules.image_data import Batches, ImageDataModule
 from simec_vision.encoders import build_encoder
 from simec_vision.files import write_json
-from simec_vision.finetuning import Classifier, FineTuning, embed_all
+from simec_vision.finetuning import Classifier, FineTuning, embed_all, unit_scale
 from simec_vision.metrics import linear_probe_accuracy, nearest_neighbour_accuracy
 from simec_vision.model import SimilarityModel
 from simec_vision.optimisation import Optimisation
@@ -75,7 +75,11 @@ def finetune(
     if probe:
         summary |= probe_accuracies(encoder, data, neighbours)
     classifier = Classifier(
-        encoder, pretrained.embedding_dim, classes, pretrained.about | {"label": label or data.label}
+        encoder,
+        pretrained.embedding_dim,
+        classes,
+        pretrained.about | {"label": label or data.label},
+        _scale(encoder, data),
     )
     module = FineTuning(classifier.to(memory_format=torch.channels_last), optimisation, frozen, seed)
     summary |= _train(module, data, run, trainer, tensorboard, resume, config)
@@ -83,6 +87,11 @@ def finetune(
         classifier.cpu().to(memory_format=torch.contiguous_format).save(run / "model")
         write_json(run / "summary.json", summary)
         print(_report(run, summary))
+
+
+def _scale(encoder: torch.nn.Module, data: ImageDataModule) -> float:
+    index = data.subset("train")[:1000]
+    return unit_scale(embed_all(encoder, [(data.normalised(index), data.labels[index])])[0])
 
 
 def _fresh(model: SimilarityModel) -> torch.nn.Module:
