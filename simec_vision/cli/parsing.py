@@ -84,6 +84,9 @@ def _run(command: Command, defaults: dict[str, Any] | None, argv: list[str]) -> 
 
 def instantiate(parser: Any, parsed: Any) -> Any:
     """Build the objects that a parsed configuration describes."""
+    import torch
+
+    torch.manual_seed(parsed.get("seed") or 0)  # an encoder among the options draws its weights now
     build = getattr(parser, "instantiate", None) or parser.instantiate_classes  # the name before jsonargparse 4.49
     return build(parsed)
 

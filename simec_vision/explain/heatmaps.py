@@ -18,7 +18,7 @@ Scale = Literal["row", "image"]
 INK = "#222222"
 WIDTH, CELL = 9.0, 1.8
 """Inches: a figure is as wide as WIDTH, unless its pictures would be wider than CELL."""
-DPI = 200
+DPI = 120
 COLOURS = "seismic"
 
 
