@@ -4,13 +4,13 @@ A layer of its own would swallow relevance through its shift (Hui & Binder 2019,
 """
 
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
 
 from simec_vision.explain.refusal import refusal
 
-Weighted = (nn.Conv2d, nn.Linear)
 Norm = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
@@ -37,14 +37,20 @@ def fold_batchnorm(steps: list[Step]) -> list[Step]:
     folded: list[Step] = []
     for step in steps:
         last = folded[-1] if folded else None
-        if last and isinstance(step.layer, Norm) and isinstance(last.layer, Weighted):
+        if last and _same_axis(last.layer, step.layer) and isinstance(step.layer, Norm):
             _fold_into_previous(last.layer, step.layer)
             continue
-        if last and isinstance(step.layer, Weighted) and isinstance(last.layer, Norm):
+        if last and _same_axis(step.layer, last.layer) and isinstance(last.layer, Norm):
             _fold_into_next(folded.pop(), step.layer)
         folded.append(step)
     _check_none_left(folded)
     return folded
+
+
+def _same_axis(layer: nn.Module, norm: nn.Module) -> TypeGuard[nn.Conv2d | nn.Linear]:
+    """Tell whether a layer works on the channels that are normalised; a linear layer on maps works along the width."""
+    kinds = ((nn.Conv2d, nn.BatchNorm2d), (nn.Linear, nn.BatchNorm1d))
+    return any(isinstance(layer, weighted) and isinstance(norm, kind) for weighted, kind in kinds)
 
 
 def _check_none_left(steps: list[Step]) -> None:

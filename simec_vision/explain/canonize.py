@@ -6,6 +6,7 @@ magnitude. So whatever is not known to be right is refused here, by name and pla
 
 import operator
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -114,9 +115,14 @@ def _make(node: fx.Node, modules: Mapping[str, nn.Module]) -> list[nn.Module]:
     if maker is None:
         raise refusal(_place(node), _operation(node, modules))
     try:
-        return maker(*node.args[1:], **node.kwargs) if called is None else maker(called)
+        return maker(*node.args[1:], **_options(node)) if called is None else maker(called)
     except UnsupportedError as error:
         raise refusal(_place(node), f"{_operation(node, modules)} {error}") from None
+
+
+def _options(node: fx.Node) -> dict[str, Any]:
+    """Give a function's named arguments but for its input, which may be named, too."""
+    return {name: value for name, value in node.kwargs.items() if name != "input"}
 
 
 def _check_chain(graph: fx.Graph, nodes: list[fx.Node]) -> None:

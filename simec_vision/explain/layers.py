@@ -63,8 +63,9 @@ def _flatten(start_dim: int = 0, end_dim: int = -1) -> list[nn.Module]:
     return [nn.Flatten()]
 
 
-def _reshape(*shape: Any) -> list[nn.Module]:
-    sizes = shape[0] if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape
+def _reshape(*sizes: Any, shape: Any = None, size: Any = None) -> list[nn.Module]:
+    given: Any = sizes or (shape or size,)  # reshape(shape=…) and view(size=…)
+    sizes = tuple(given[0]) if len(given) == 1 and isinstance(given[0], tuple | list) else given
     if len(sizes) != 2 or not (isinstance(sizes[0], fx.Node) or sizes[0] == -1):
         raise UnsupportedError("to another shape than (batch, -1)")
     return [nn.Flatten()]

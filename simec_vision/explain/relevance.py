@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from simec_vision.explain.canonize import canonize, check_same
+from simec_vision.explain.refusal import refusal
 from simec_vision.items import InputError
 
 if TYPE_CHECKING:
@@ -162,6 +163,8 @@ def _like_weights(values: Tensor, twin: nn.Module) -> Tensor:
 
 def _twin(encoder: nn.Module, images: Tensor) -> nn.Sequential:
     twin = canonize(encoder)
+    if next(twin.parameters(), None) is None:
+        raise refusal("", "an encoder without weights")
     _check_images(twin, images, "images")
     check_same(encoder, twin, images[:COMPARED])
     return twin
@@ -185,7 +188,8 @@ def _check_images(twin: nn.Sequential, images: Tensor, argument: str) -> None:
 def _reference_index(reference: int | Tensor, count: int, references: int, head: str) -> Tensor:
     index = torch.as_tensor(reference)
     index = index.expand(count) if index.ndim == 0 else index
-    if tuple(index.shape) != (count,) or index.is_floating_point():
+    whole = not (index.is_floating_point() or index.is_complex() or index.dtype is torch.bool)
+    if tuple(index.shape) != (count,) or not whole:
         got = f"got {tuple(index.shape)} of {index.dtype}"
         raise InputError(f"Expected reference as one index, or of shape (batch) = ({count}), {got}")
     if count and not 0 <= int(index.min()) <= int(index.max()) < references:

@@ -3,6 +3,7 @@
 ``x`` is what the layer got, ``r_out`` the relevance of its output, both flat numpy vectors.
 """
 
+import copy
 import itertools
 
 import numpy as np
@@ -18,6 +19,23 @@ def matrix(layer, shape):
         bias = layer(zero).flatten()
         columns = layer(units.reshape(-1, *shape)).flatten(1) - bias
     return columns.T.numpy(), bias.numpy()
+
+
+def without_batchnorm(layers):
+    """Put every BatchNorm2d into the convolution before it, channel by channel: γ (W x + b − μ) / √(σ² + ε) + β."""
+    folded = []
+    for layer in layers:
+        if not isinstance(layer, nn.BatchNorm2d):
+            folded.append(copy.deepcopy(layer).requires_grad_(False))
+            continue
+        conv = folded[-1]
+        bias = torch.zeros(conv.out_channels, dtype=torch.float64) if conv.bias is None else conv.bias.clone()
+        for c in range(conv.out_channels):
+            scale = layer.weight[c].item() / (layer.running_var[c].item() + layer.eps) ** 0.5
+            conv.weight[c] *= scale
+            bias[c] = (bias[c] - layer.running_mean[c]) * scale + layer.bias[c].item()
+        conv.bias = nn.Parameter(bias, requires_grad=False)
+    return folded
 
 
 def divide(r_out, z):

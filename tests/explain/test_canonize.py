@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from simec_vision.encoders import CifarCNN, PlainCNN, ResidualNet, ShoeCNN, TorchvisionEncoder
+from simec_vision.encoders import MLP, CifarCNN, PlainCNN, ResidualNet, ShoeCNN, TorchvisionEncoder
 from simec_vision.explain import CannotExplain, canonize
 
 IMAGES = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -57,6 +57,9 @@ FLATTENED = {
     "view(tuple)": lambda x: x.view((x.size()[0], -1)),
     "reshape": lambda x: x.reshape(-1, 64),
     "torch.reshape": lambda x: torch.reshape(x, (x.shape[0], -1)),
+    "named input": lambda x: torch.flatten(input=x, start_dim=1),
+    "named shape": lambda x: torch.reshape(input=x, shape=(x.size(dim=0), -1)),
+    "named size": lambda x: x.view(size=(-1, 64)),
 }
 
 
@@ -71,6 +74,9 @@ def test_flatten_in_any_spelling(spelling):
 FUNCTIONS = {
     "relu": lambda x: torch.relu(x),
     "relu_": lambda x: x.relu_(),
+    "F.relu": lambda x: F.relu(x),
+    "named": lambda x: F.avg_pool2d(input=F.relu(input=x), kernel_size=2, stride=1),
+    "named adaptive": lambda x: F.adaptive_avg_pool2d(input=x, output_size=(4, 4)),
     "inplace": lambda x: F.relu(x, inplace=True),
     "tanh": lambda x: torch.tanh(F.tanh(x.tanh())),
     "max_pool": lambda x: F.max_pool2d(x, 3, stride=1, padding=1, ceil_mode=True),
@@ -96,6 +102,17 @@ def test_encoders_of_the_package(encoder, dtype):
     encoder = randomised(copy.deepcopy(encoder)).to(dtype)
     tolerance = 1e-5 if dtype is torch.float32 else 1e-12
     assert_same(encoder, torch.randn(2, 3, size, size, dtype=dtype), tolerance)
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_dense_encoder_of_the_package(activation):
+    assert_same(MLP(192, 4, (6, 5), activation), IMAGES)
+
+
+def test_what_does_nothing_in_evaluation_is_left_out():
+    nothing = [nn.Identity(), nn.Dropout(0.9), nn.Dropout2d(), nn.AlphaDropout()]
+    network = nn.Sequential(nothing[0], nn.Conv2d(3, 4, 3), *nothing, nn.ReLU(inplace=True), nn.Dropout(inplace=True))
+    assert [type(layer) for layer in assert_same(network.train(), IMAGES)] == [nn.Conv2d, nn.ReLU]
 
 
 def test_plain_torchvision_network():
@@ -161,6 +178,9 @@ REFUSED = {
     "sigmoid function": (head(lambda self, y: F.sigmoid(y)), "`sigmoid`"),
     "sigmoid method": (head(lambda self, y: y.sigmoid()), "`sigmoid`"),
     "gelu": (nn.Sequential(nn.Conv2d(3, 2, 3), nn.GELU()), "Cannot explain 1: GELU"),
+    "sigmoid": (nn.Sequential(nn.Flatten(), nn.Linear(192, 2), nn.Sigmoid()), "Cannot explain 2: Sigmoid"),
+    "sigmoid mlp": (MLP(192, 4, (5,), "sigmoid"), r"Cannot explain layers\.2: Sigmoid"),
+    "same conv in a row": (nn.Sequential(*[nn.Conv2d(3, 3, 3)] * 2), "0: Conv2d used twice"),
     "gelu function": (head(lambda self, y: F.gelu(y)), "`gelu`"),
     "leaky": (nn.Sequential(nn.Conv2d(3, 2, 3), nn.LeakyReLU()), "1: LeakyReLU"),
     "relu6": (nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU6()), "1: ReLU6"),
@@ -187,6 +207,10 @@ REFUSED = {
     "bn alone": (nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.BatchNorm2d(4), nn.ReLU()), "2: BatchNorm2d neither"),
     "bn before padding": (
         randomised(nn.Sequential(nn.BatchNorm2d(3), conv2(3, padding=1))), "0: BatchNorm2d before .* pads with zeros"),
+    "bn across a linear layer": (
+        nn.Sequential(nn.Linear(8, 3), nn.BatchNorm2d(3)), "1: BatchNorm2d neither"),
+    "bn across the next linear layer": (
+        nn.Sequential(nn.BatchNorm2d(3), nn.Linear(8, 4)), "0: BatchNorm2d neither"),
     "bn of the batch": (
         nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False)), "without running statistics"),
 }  # fmt: skip

@@ -104,6 +104,31 @@ def test_relevance_that_is_zero_everywhere_is_drawn(tmp_path):
     assert (tmp_path / "a.png").exists()
 
 
+def test_grids_show_red_and_blue_for_known_and_unknown_similarities(tmp_path):
+    maps = np.zeros((2, 2, 3, 12, 16))
+    maps[0, 0], maps[1, 1] = 1.0, -1.0
+    true = np.full((2, 2), np.nan)
+    reference_grid(IMAGES[:2], IMAGES[:2], maps, np.eye(2), true, tmp_path / "references.png")
+    pair_grid(IMAGES[:2], maps, np.eye(2), tmp_path / "pairs.png")
+    for name in ("references.png", "pairs.png"):
+        drawn = pixels(tmp_path / name)
+        cells = drawn[: int(0.85 * len(drawn))]  # not the colour bar
+        for end in ([127.5, 0, 0], [0, 0, 76.5]):
+            assert (np.abs(cells - end) < 2).all(axis=2).sum() > 1000
+        assert 0.5 < drawn.shape[0] / drawn.shape[1] < 2
+        assert 2_000 < (tmp_path / name).stat().st_size < 1_000_000
+
+
+def test_folder_that_is_a_file_is_left_alone(tmp_path):
+    (tmp_path / "taken").write_text("mine")
+    with pytest.raises(OSError, match="taken"):
+        pair_grid(IMAGES[:2], relevance(2, 2), np.eye(2), tmp_path / "taken" / "pairs.png")
+    with pytest.raises(OSError, match="taken"):
+        reference_grid(IMAGES[:1], IMAGES[:1], relevance(1, 1), [[0.5]], None, tmp_path / "taken" / "new" / "a.png")
+    assert [file.name for file in tmp_path.iterdir()] == ["taken"]
+    assert (tmp_path / "taken").read_text() == "mine"
+
+
 def test_wrong_shapes_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"\(2, 4, channel, 12, 16\).*got \(2, 3, 3, 12, 16\)"):
         reference_grid(IMAGES, IMAGES[:2], relevance(2, 3), np.ones((2, 4)), None, tmp_path / "a.png")

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from simec_vision import SimilarityHead, SimilarityModel
-from simec_vision.encoders import MLP, PlainCNN, ResidualNet
+from simec_vision.encoders import MLP, CifarCNN, PlainCNN, ResidualNet, ShoeCNN
 from simec_vision.explain import CannotExplain, Explanation, explain, explain_pair
 from simec_vision.explain.presets import INPUT_LAYER
 from simec_vision.explain.rules import Alpha1Beta0, Epsilon, Flat
@@ -53,6 +53,37 @@ def test_a_flat_is_the_formulas_layer_by_layer(pool):
         expected = oracles.a_flat(list(model.encoder), images[i], weight[reference[i]])
         np.testing.assert_allclose(explanation.relevance[i], expected, rtol=1e-10, atol=1e-10 * np.abs(expected).max())
         assert np.abs(expected).max() > 1e-6
+
+
+def test_a_flat_with_batchnorm_is_the_formulas_layer_by_layer():
+    encoder = nn.Sequential(
+        *(nn.Conv2d(2, 3, 3, padding=1, bias=False), nn.BatchNorm2d(3), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten()),
+        *(nn.Linear(16, 6), nn.Tanh(), nn.Linear(6, 5)),
+    )
+    model, images = similarity_model(encoder), pictures()
+    for norm in (encoder[1], encoder[5]):
+        for values in (norm.running_mean, norm.weight.data, norm.bias.data):
+            values.normal_()
+        norm.running_var.uniform_(0.3, 1.3)
+    explanation, readout = explain(model, images, "heel", 2), model.head("heel").weight.detach()[2]
+    for i in range(len(images)):
+        expected = oracles.a_flat(oracles.without_batchnorm(encoder), images[i], readout)
+        np.testing.assert_allclose(explanation.relevance[i], expected, rtol=1e-8, atol=1e-8 * np.abs(expected).max())
+        assert np.abs(expected).max() > 1e-6
+
+
+@pytest.mark.parametrize("pool", [nn.AvgPool2d, nn.MaxPool2d])
+def test_epsilon_preset_conserves_without_biases(pool):
+    model = similarity_model(chain(bias=False, pool=pool))
+    for parameter in model.parameters():  # larger values: ε = 1e-6 must not matter
+        parameter.data.mul_(3)
+    for explanation in (
+        explain(model, pictures(), "heel", 1, preset="epsilon"),
+        explain_pair(model, pictures(), pictures().flip(0), preset="epsilon"),
+    ):
+        assert explanation.delta.abs().max() < 1e-3
+        assert explanation.relevance.abs().max() > 1e-3
 
 
 def test_score_is_the_predicted_similarity_and_delta_the_gap():
@@ -140,6 +171,42 @@ def test_batch_is_one_by_one_and_chunks_do_not_matter():
             assert torch.allclose(alone.score[0], other.score[i], atol=1e-12)
 
 
+def test_chunk_of_one_is_chunk_of_64():
+    model, images = similarity_model(), pictures(5)
+    for call in (
+        lambda n: explain(model, images, "heel", 1, chunk=n),
+        lambda n: explain_pair(model, images, images.flip(0), chunk=n),
+    ):
+        one, all_at_once = call(1), call(64)
+        for name in ("relevance", "score", "delta"):
+            assert torch.allclose(getattr(one, name), getattr(all_at_once, name), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_dense_encoder_of_the_package(activation):
+    model, images = similarity_model(MLP(128, 5, (7, 6), activation)), pictures()
+    relevance = explain(model, images, "heel", 1).relevance
+    for i in range(len(images)):
+        expected = oracles.a_flat(list(model.encoder.layers), images[i], model.head("heel").weight.detach()[1])
+        np.testing.assert_allclose(relevance[i], expected, rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "encoder", [CifarCNN(5, size=8), ShoeCNN(5, size=20), PlainCNN(5, size=16, widths=(3, 4)), MLP(192, 5, (6,))],
+    ids=["cifar", "shoe", "plain", "mlp"],
+)  # fmt: skip
+def test_encoders_of_the_package_are_explained(encoder):
+    size = encoder.options.get("size", 8)
+    images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(2))
+    model = similarity_model(copy.deepcopy(encoder), dtype=torch.float32)
+    explanation = explain(model, images, "heel", 3)
+    assert explanation.relevance.shape == images.shape
+    assert explanation.relevance.isfinite().all()
+    assert explanation.relevance.flatten(1).abs().sum(1).min() > 0
+    expected = model.eval()(images)["heel"][:, 3].detach()
+    assert torch.allclose(explanation.score, expected, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu", torch.bfloat16)])
 def test_callers_mode_does_not_matter(mode):
     model = similarity_model(dtype=torch.float32)
@@ -186,6 +253,28 @@ def test_pair_is_a_head_whose_rows_are_the_other_embeddings():
     assert torch.allclose(explain_pair(model, images, others, chunk=2).relevance, as_reference.relevance, atol=1e-12)
 
 
+@pytest.mark.parametrize("kind", ["register_forward_hook", "register_forward_pre_hook"])
+def test_hook_that_changes_values_is_noticed(kind):
+    model = similarity_model()
+    getattr(model.encoder[3], kind)(lambda module, *values: values[0][0] + 1 if len(values) == 1 else values[1] + 1)
+    with pytest.raises(CannotExplain, match="more than its layers say"):
+        explain(model, pictures(), "heel", 1)
+
+
+def test_hook_that_only_watches_is_kept():
+    model, expected, seen = similarity_model(), explain(similarity_model(), pictures(), "heel", 1), []
+    model.encoder[3].register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
+    assert same(explain(model, pictures(), "heel", 1), expected)
+    assert seen
+    assert len(model.encoder[3]._forward_hooks) == 1
+
+
+def test_encoder_without_weights_is_refused():
+    model = similarity_model(nn.Flatten(), dim=128)
+    with pytest.raises(CannotExplain, match="an encoder without weights"):
+        explain(model, pictures(), "heel", 1)
+
+
 def test_dense_encoder():
     model = similarity_model(MLP(128, 5, (7,)))
     explanation = explain(model, pictures(), "heel", 0)
@@ -201,6 +290,9 @@ def test_dense_encoder():
         ({"reference": -1}, "between 0 and 3, head 'heel' has no -1"),
         ({"reference": torch.tensor([0, 1])}, r"shape \(batch\) = \(3\), got \(2,\)"),
         ({"reference": torch.tensor([0.0, 1.0, 2.0])}, "one index.*float32"),
+        ({"reference": torch.tensor([True, False, True])}, "one index.*torch.bool"),
+        ({"reference": torch.tensor([0, 1, 7])}, "between 0 and 3, head 'heel' has no 7"),
+        ({"head": "closure", "reference": 3}, "between 0 and 2, head 'closure' has no 3"),
         ({"images": pictures()[0]}, r"= \(batch, 8, height, width\)|\(batch, 2, height, width\), got \(2, 8, 8\)"),
         ({"images": torch.zeros(3, 3, 8, 8)}, r"\(batch, 2, height, width\), got \(3, 3, 8, 8\)"),
         ({"images": torch.zeros(3, 2, 9, 12)}, r"as the encoder takes them, got \(3, 2, 9, 12\)"),

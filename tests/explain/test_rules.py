@@ -1,3 +1,5 @@
+import copy
+
 import captum.attr._utils.lrp_rules as captum_rules
 import numpy as np
 import pytest
@@ -73,6 +75,20 @@ def test_alpha1_beta0_is_captums_where_captums_is_right_and_not_where_it_is_not(
         assert torch.allclose(propagate(chain, x, ours), propagate(chain, x, theirs), rtol=1e-6) is same
 
 
+@pytest.mark.parametrize(
+    "pool",
+    [nn.AvgPool2d(2), nn.AvgPool2d(3, 2, 1), nn.AvgPool2d(3, 1, 1, count_include_pad=False), nn.AdaptiveAvgPool2d(2)],
+)
+@pytest.mark.parametrize("kind", ["signed", "non-negative", "zero"])
+def test_average_pooling_is_the_z_rule(pool, kind):
+    (rule,), x = rules_for([pool], "a_flat"), inputs_for(kind, (2, 6, 5))
+    r_out = torch.randn_like(pool(x))
+    w, b = oracles.matrix(pool, (2, 6, 5))
+    for mine, image, r in zip(rule.propagate(pool, x, r_out), x, r_out, strict=True):
+        expected = oracles.z_rule(w, b, image.numpy().ravel(), r.numpy().ravel())
+        np.testing.assert_allclose(mine.numpy().ravel(), expected, rtol=1e-10, atol=1e-10)
+
+
 def test_winner_takes_all():
     pool, x = nn.MaxPool2d(2, 1), inputs_for("signed", (2, 4, 3))
     r_out = torch.randn_like(pool(x))
@@ -84,6 +100,24 @@ def test_winner_takes_all():
 def test_pass_through_keeps_relevance():
     relevance = torch.randn(2, 3)
     assert PassThrough().propagate(nn.Tanh(), torch.randn(2, 3), relevance) is relevance
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("activation", [nn.ReLU(), nn.Tanh()])
+def test_activations_hand_relevance_on(activation, preset):
+    (rule,), r_out = rules_for([activation], preset), torch.randn(2, 3)
+    assert torch.equal(rule.propagate(activation, torch.randn(2, 3), r_out), r_out)
+
+
+@pytest.mark.parametrize(("layer", "shape"), LAYERS, ids=["conv", "strided", "dilated", "linear"])
+def test_rules_conserve_what_biases_do_not_take(layer, shape):
+    layer, x = copy.deepcopy(double(layer)), inputs_for("non-negative", shape) + 0.1
+    layer.bias, layer.weight.data = None, layer.weight.abs()
+    r_out = torch.randn_like(layer(x))
+    r_out[layer(x) == 0] = 0  # outputs that see padding only
+    for rule in (Epsilon(0.0), Alpha1Beta0(), Flat()):
+        relevance = rule.propagate(layer, x, r_out)
+        assert torch.allclose(relevance.flatten(1).sum(1), r_out.flatten(1).sum(1), atol=1e-10)
 
 
 def test_flat_does_not_see_pixels():
