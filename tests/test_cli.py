@@ -195,6 +195,16 @@ def test_run_folder_holds_what_is_promised(pretrained):
     }  # fmt: skip
 
 
+def test_predictors_that_see_no_image_are_measured_beside(capsys):
+    options = [*SHOES, *QUICK, "--heatmaps", "false", "--out", "run"]
+    assert main("pretrain", [*options, "--compare_with", "Category"]) == 0
+    summary = json.loads(Path("run/summary.json").read_text())
+    assert 0 < summary["constant/heel/mse"] < 1
+    assert {f"Category/closure/{measure}" for measure in ("mse", "r2", "spearman")} <= set(summary)
+    assert_matches(r"closure: held-out r².*\n  constant: mse 0.*\n  Category: r²", capsys.readouterr().out)
+    assert_matches("did you mean 'Category'", fails(capsys, "pretrain", *SHOES, "--compare_with", "Categry"))
+
+
 def test_config_repeats_the_run(pretrained):
     assert main("pretrain", ["--config", str(pretrained / "config.yaml"), "--out", "again", "--heatmaps", "false"]) == 0
     first, again = (SimilarityModel.load(path / "model").state_dict() for path in (pretrained, Path("again")))

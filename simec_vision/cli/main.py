@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 DEFAULTS: dict[str, dict[str, Any]] = {
-    "pretrain": {"trainer.max_epochs": 40},
-    "finetune": {"trainer.max_epochs": 50},
+    "pretrain": {"trainer.max_epochs": 30},
+    "finetune": {},
     "explain": {},
 }
 """Command → option → default, where it differs from the command's signature."""

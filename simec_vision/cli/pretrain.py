@@ -1,12 +1,14 @@
 """The command ``pretrain``: an encoder from images and what is known about their similarity."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
 
+from simec_vision.baselines import blind_match
 from simec_vision.cli.building import References, bind_targets, build_model, fitting_encoder
 from simec_vision.cli.hardware import described
 from simec_vision.cli.runs import MetricsTable, check_checkpoint, make_trainer, open_run, write_text
@@ -16,7 +18,7 @@ from simec_vision.files import write_json
 from simec_vision.model import SimilarityModel
 from simec_vision.optimisation import Optimisation
 from simec_vision.pretraining import Objective, Pretraining
-from simec_vision.similarities import Similarity
+from simec_vision.similarities import Similarity, TargetSimilarity
 
 
 def pretrain(
@@ -33,6 +35,7 @@ def pretrain(
     seed: int = 0,
     compile: bool = False,
     tensorboard: bool = False,
+    compare_with: str | None = None,
     heatmaps: bool = True,
     out: str | None = None,
     resume: str | None = None,
@@ -53,6 +56,8 @@ def pretrain(
         seed: Seed of the weights, the sample of references and dropout.
         compile: Compile the encoder with torch.compile, which pays in long runs.
         tensorboard: Log to TensorBoard too (needs the extra simec-vision[tensorboard]).
+        compare_with: An attribute, such as Category, whose class means are measured beside the encoder: predictors that
+            see no image. A constant is measured, too.
         heatmaps: Draw heatmaps of held-out images at the end.
         out: Run folder, new or empty; default: the next free runs/pretrain.
         resume: Run folder of an interrupted run that is continued with its own options.
@@ -61,6 +66,7 @@ def pretrain(
     pl.seed_everything(seed, verbose=False)
     data.prepare_data()
     targets = bind_targets(data, similarities or data.similarities(), references, seed)
+    blind = {} if compare_with is None else blind_measures(data, targets, compare_with)
     model = build_model(data, fitting_encoder(encoder, data), targets, head_start, head_frozen)
     module = Pretraining(model.to(memory_format=torch.channels_last), targets, objective, optimisation, seed)
     table = MetricsTable(run / "metrics.csv")
@@ -71,8 +77,19 @@ def pretrain(
     seconds = fit(lightning, module, data, run, resume, compile)
     measured = lightning.test(module, datamodule=data, verbose=False)[0]
     if lightning.is_global_zero:
-        summary = {**measured, "images_per_second": table.images_per_second, "seconds": seconds}
+        summary = {**measured, **blind, "images_per_second": table.images_per_second, "seconds": seconds}
         finish(run, module, {**summary, "epochs": lightning.current_epoch}, data, heatmaps)
+
+
+def blind_measures(data: ImageDataModule, targets: Mapping[str, TargetSimilarity], attribute: str) -> dict[str, float]:
+    """Measure predictors that see no image on held-out items: ``constant/<head>/mse``, ``<attribute>/<head>/…``."""
+    codes, classes = data.items.classes(attribute)
+    measures: dict[str, float] = {}
+    for name, target in targets.items():
+        matches = blind_match(target, data.split("train"), data.split("test"), codes, len(classes))
+        for predictor, match in zip(("constant", attribute), matches, strict=True):
+            measures |= {f"{predictor}/{name}/{measure}": value for measure, value in match.items()}
+    return measures
 
 
 def fit(
@@ -108,14 +125,24 @@ def finish(run: Path, module: Pretraining, summary: dict[str, Any], data: ImageD
 
 
 def _report(run: Path, summary: dict[str, Any]) -> str:
-    heads = sorted({name.split("/")[1] for name in summary if name.startswith("similarity/")})
+    predictors: dict[str, list[str]] = {}
+    for predictor, head, _ in (name.split("/") for name in summary if name.endswith("/mse")):
+        predictors.setdefault(head, []).append(predictor)
     lines = [
-        f"{head}: held-out r² {summary[f'similarity/{head}/r2']:.3f}, "
-        f"Spearman {summary[f'similarity/{head}/spearman']:.3f}, mse {summary[f'similarity/{head}/mse']:.4f}"
-        for head in heads
+        f"  {predictor}: {_match(summary, predictor, head)}"
+        if predictor != "similarity"
+        else f"{head}: held-out {_match(summary, predictor, head)}"
+        for head in sorted(predictors)
+        for predictor in predictors[head]
     ]
     speed = f"{summary['epochs']} epochs in {summary['seconds']:.0f} s, {summary['images_per_second']:.0f} images/s"
     return "\n".join([*lines, speed, f"Saved {run}"])
+
+
+def _match(summary: dict[str, Any], predictor: str, head: str) -> str:
+    names = {"r2": "r²", "spearman": "Spearman", "mse": "mse"}
+    measures = {name: summary.get(f"{predictor}/{head}/{name}") for name in names}
+    return ", ".join(f"{names[name]} {value:.4f}" for name, value in measures.items() if value is not None)
 
 
 def _draw(run: Path, model: SimilarityModel, data: ImageDataModule, targets: Any) -> None:

@@ -47,12 +47,35 @@ def flip_and_shift(images: Tensor, random: Tensor, flip: bool, shift: int) -> Te
     Returns:
         Images of the same shape and type, channels last in memory.
     """
-    batch, _, height, width = images.shape
+    batch, channels, height, width = images.shape
     move = (random[:, 1:3] * (2 * shift + 1)).long() - shift
     rows = (torch.arange(height, device=images.device) + move[:, :1]).clamp(0, height - 1)
     columns = (torch.arange(width, device=images.device) + move[:, 1:]).clamp(0, width - 1)
     if flip:
         columns = torch.where(random[:, :1] < 0.5, width - 1 - columns, columns)
-    item = torch.arange(batch, device=images.device)[:, None, None]
-    last = images.permute(0, 2, 3, 1)  # channels last: each gathered pixel is one contiguous read
-    return last[item, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    item = torch.arange(batch, device=images.device)[:, None]
+    moved = images.permute(0, 2, 3, 1)[item, rows].reshape(batch, height, width * channels)  # whole rows: fast
+    values = (columns[:, :, None] * channels + torch.arange(channels, device=images.device)).flatten(1)
+    moved = moved.gather(2, values[:, None, :].expand_as(moved))
+    return moved.view(batch, height, width, channels).permute(0, 3, 1, 2)
+
+
+def mix_colours(images: Tensor, random: Tensor, strength: float) -> Tensor:
+    """Mix the colour channels of each image at random; white stays white, so a white background does, too.
+
+    The distance c of a pixel from white becomes (1 + strength · U) c, where an image's U has numbers in [−1, 1).
+
+    Args:
+        images: uint8 of shape ``(batch, channel, height, width)``.
+        random: Numbers in [0, 1), shape ``(batch, channel · channel)``.
+        strength: Largest change of a weight.
+
+    Returns:
+        uint8 images of the same shape, channels last in memory.
+    """
+    batch, channels, height, width = images.shape
+    change = strength * (2 * random.view(batch, channels, channels) - 1)
+    mix = torch.eye(channels, device=images.device) + change
+    pixels = 255 - images.permute(0, 2, 3, 1).reshape(batch, height * width, channels).float()
+    mixed = (255 - pixels @ mix.transpose(1, 2)).round_().clamp_(0, 255).to(images.dtype)
+    return mixed.view(batch, height, width, channels).permute(0, 3, 1, 2)

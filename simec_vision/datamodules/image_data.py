@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from simec_vision.datamodules.augmentation import flip_and_shift, uniform
+from simec_vision.datamodules.augmentation import flip_and_shift, mix_colours, uniform
 from simec_vision.datamodules.image_store import ImageSource
 from simec_vision.items import InputError, Items, nearest
 from simec_vision.similarities import Similarity
@@ -26,6 +26,7 @@ class Batches:
         size: Images in a batch, over all processes together.
         flip: Mirror every other training image left and right.
         shift: Move training images by up to so many pixels.
+        colour: Mix the colour channels of training images at random, every weight of the mix changed by up to so much.
         workers: Processes that prepare batches; 0 prepares them in the training process.
         seed: Seed of the order and of the augmentation.
     """
@@ -33,14 +34,15 @@ class Batches:
     size: int = 256
     flip: bool = True
     shift: int = 4
+    colour: float = 0.0
     workers: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.size < 1 or self.shift < 0 or self.workers < 0:
+        if self.size < 1 or min(self.shift, self.colour, self.workers) < 0:
             raise InputError(
-                f"Expected batches of at least 1 image, with shift and workers of at least 0, got size {self.size}, "
-                f"shift {self.shift} and workers {self.workers}"
+                f"Expected batches of at least 1 image, with shift, colour and workers of at least 0, got size "
+                f"{self.size}, shift {self.shift}, colour {self.colour} and workers {self.workers}"
             )
 
 
@@ -53,8 +55,11 @@ class Normalisation:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Normalise uint8 images ``(batch, channel, height, width)`` to float32."""
-        mean, std = (torch.tensor(v, device=images.device)[:, None, None] for v in (self.mean, self.std))
-        return (images * (1 / (255 * std))).sub_(mean / std)
+        batch, channels, height, width = images.shape
+        mean, std = (torch.tensor(values, device=images.device).repeat(width) for values in (self.mean, self.std))
+        rows = images.permute(0, 2, 3, 1).reshape(batch, height, width * channels)  # long rows: three times as fast
+        normalised = rows.float().mul_(1 / (255 * std)).sub_(mean / std)
+        return normalised.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
 class Loaded(NamedTuple):
@@ -255,10 +260,10 @@ class ImageDataModule(pl.LightningDataModule, ABC):
 
     def augmented(self, images: Tensor, index: Tensor, epoch: int) -> Tensor:
         """Vary uint8 images of the given items as in an epoch."""
-        if not (self.batches.flip or self.batches.shift):
-            return images
-        random = uniform(self.batches.seed, epoch, index, draws=3)
-        return flip_and_shift(images, random, self.batches.flip, self.batches.shift)
+        random = uniform(self.batches.seed, epoch, index, draws=3 + images.shape[1] ** 2)
+        if self.batches.flip or self.batches.shift:
+            images = flip_and_shift(images, random[:, :3], self.batches.flip, self.batches.shift)
+        return mix_colours(images, random[:, 3:], self.batches.colour) if self.batches.colour else images
 
 
 def _nested_subset(candidates: NDArray[np.int64], count: int | None, seed: int) -> NDArray[np.int64]:

@@ -71,9 +71,8 @@ class DrawnShoes(ImageDataModule):
         """Draw the shoes, or open them from the cache."""
         splits = seeded_split(self.count, SHARES, self.seed)
         shoes = self._shoes(splits["train"])
-        pixels = self._drawn(shoes)
-        self._masks = pixels[..., 3]
-        return Loaded(shoe_items(shoes), ImageStore(pixels[..., :3]), splits)
+        images, self._masks = self._parts(self._drawn(shoes))
+        return Loaded(shoe_items(shoes), ImageStore(images), splits)
 
     def _shoes(self, train: NDArray[np.int64]) -> list[Shoe]:
         shoes = sample_shoes(self.count, self.seed)
@@ -83,8 +82,8 @@ class DrawnShoes(ImageDataModule):
         return shoes
 
     def _drawn(self, shoes: Sequence[Shoe]) -> NDArray[np.uint8]:
-        """Give red, green, blue and a bit mask (1 heel, 2 closure): shape ``(item, height, width, 4)``."""
-        shape = (self.count, self.edge, self.edge, 4)
+        """Give a row of bytes for each shoe: its image, then a bit mask (1 heel, 2 closure) a pixel."""
+        shape = (self.count, 4 * self.edge**2)
         if not self.cache:
             array = np.empty(shape, dtype=np.uint8)
             self._draw_into(array, shoes)
@@ -94,8 +93,15 @@ class DrawnShoes(ImageDataModule):
 
     def _draw_into(self, array: NDArray[np.uint8], shoes: Sequence[Shoe]) -> None:
         images, heels, closures = draw_shoes(shoes, self.edge, self.seed)
-        array[..., :3] = images
-        array[..., 3] = heels + 2 * closures.astype(np.uint8)
+        drawn, masks = self._parts(array)
+        drawn[:] = images
+        masks[:] = heels + 2 * closures.astype(np.uint8)
+
+    def _parts(self, array: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """See images ``(item, height, width, channel)`` and masks ``(item, height, width)`` in rows of bytes."""
+        pixels = self.edge**2
+        images, masks = array[:, : 3 * pixels], array[:, 3 * pixels :]
+        return images.reshape(-1, self.edge, self.edge, 3), masks.reshape(-1, self.edge, self.edge)
 
     def masks(self, index: NDArray[np.int64]) -> dict[str, NDArray[np.bool_]]:
         """Give the ground truth: ``heel`` and ``closure``, each of shape ``(batch, height, width)``."""
