@@ -1,6 +1,6 @@
 """The command ``explain``: heatmaps of why an image is similar to a reference, and of all pairs of images."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,42 +122,61 @@ def different(rows: Tensor, count: int) -> NDArray[np.int64]:
         InputError: if there are fewer candidates.
     """
     if not 0 < count <= len(rows):
-        raise InputError(f"Expected at most {len(rows)} to choose from, got {count}")
-    distances = torch.cdist(rows.nan_to_num(0.5), rows.nan_to_num(0.5))
+        raise InputError(f"Expected from 1 to {len(rows)} items, as there are so many to choose from, got {count}")
+    known = rows.nan_to_num(0.5)
+    nearest = torch.cdist(known[:1], known, compute_mode="donot_use_mm_for_euclid_dist")[0]
     chosen = [0]
     while len(chosen) < count:
-        chosen.append(int(distances[chosen].min(dim=0).values.argmax()))
+        nearest[chosen] = -1  # nothing is chosen twice, not even where all that is left is like something chosen
+        chosen.append(int(nearest.argmax()))
+        more = torch.cdist(known[chosen[-1:]], known, compute_mode="donot_use_mm_for_euclid_dist")[0]
+        nearest = torch.minimum(nearest, more)
     return np.array(chosen)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure that is explained but not yet drawn.
+
+    Args:
+        name: The head that is explained, or ``pairs``.
+        rows: What the summary says of every heatmap.
+        relevance: Shape ``(row, column, channel, height, width)``.
+        draw: Draws it to a file.
+    """
+
+    name: str
+    rows: list[dict[str, Any]]
+    relevance: NDArray[np.float32]
+    draw: Callable[[Path], None]
 
 
 def draw(
     model: SimilarityModel, data: ImageDataModule, targets: Mapping[str, TargetSimilarity], items: NDArray[np.int64],
     references: int | list[str], preset: str, pairs: bool, seed: int, folder: Path,
 ) -> dict[str, Any]:  # fmt: skip
-    """Explain and draw; write the figures and ``relevance.npz``.
+    """Explain all, and then draw; write the figures and ``relevance.npz``.
 
     Returns:
         ``explained`` (a row per image and reference: ``score``, ``delta``, …), ``files``, and ``localisation`` where
         the data know the truth.
     """
+    questions = {
+        name: Question(items, _chosen_references(data, target, references, seed), preset)
+        for name, target in targets.items()
+    }
     images = data.normalised(items)
-    arrays: dict[str, NDArray] = {"images": data.items.names[items]}
-    explained, files = [], []
-    for name, target in targets.items():
-        question = Question(items, _chosen_references(data, target, references, seed), preset)
-        rows, arrays[name] = _draw_head(model, data, name, target, question, images, folder / f"{name}.png")
-        explained += rows
-        files.append(f"{name}.png")
-    if pairs:
-        rows, arrays["pairs"] = _draw_pairs(model, data, items, images, preset, folder / "pairs.png")
-        explained += rows
-        files.append("pairs.png")
+    pictures = [_about_head(model, data, name, targets[name], asked, images) for name, asked in questions.items()]
+    pictures += [_about_pairs(model, data, items, images, preset)] if pairs else []
+    localised = localisation(model, data, list(targets), preset)
+    for picture in pictures:
+        picture.draw(folder / f"{picture.name}.png")
+    arrays = {"images": data.items.names[items], **{picture.name: picture.relevance for picture in pictures}}
     with replacing(folder / "relevance.npz") as partial:
         np.savez_compressed(partial, **arrays)  # type: ignore[arg-type]
-    localised = localisation(model, data, list(targets), preset)
     return {
-        "explained": explained,
-        "files": [*files, "relevance.npz"],
+        "explained": [row for picture in pictures for row in picture.rows],
+        "files": [*(f"{picture.name}.png" for picture in pictures), "relevance.npz"],
         **({"localisation": localised} if localised else {}),
     }
 
@@ -179,29 +198,27 @@ def _chosen_references(
     return np.array([places[item] for item in wanted.tolist()])
 
 
-def _draw_head(
+def _about_head(
     model: SimilarityModel, data: ImageDataModule, head: str, target: TargetSimilarity, question: Question,
-    images: Tensor, path: Path,
-) -> tuple[list[dict[str, Any]], NDArray[np.float32]]:  # fmt: skip
+    images: Tensor,
+) -> Picture:  # fmt: skip
     from simec_vision.explain.heatmaps import reference_grid
 
     count, places = len(images), torch.from_numpy(question.references)
     reference = places.repeat_interleave(count)  # (reference · image)
     told = explain(model, images.repeat(len(places), 1, 1, 1), head=head, reference=reference, preset=question.preset)
-    relevance = told.relevance.reshape(len(places), count, *images.shape[1:])
+    shape = (len(places), count)
+    relevance = told.relevance.reshape(*shape, *images.shape[1:]).numpy()
     true = target(torch.from_numpy(question.items), places).T.reshape(-1)
-    shapes = (len(places), count)
     items = target.references.numpy()[question.references]
-    reference_grid(
-        data.images(question.items), data.images(items), relevance,
-        told.score.reshape(shapes), true.reshape(shapes), path, title=head,
-    )  # fmt: skip
     names = [(str(data.items.names[r]), str(data.items.names[i])) for r in items for i in question.items]
     rows = [
         {"head": head, "reference": r, "image": i, "true": _json(true[k]), **_row(told, k)}
         for k, (r, i) in enumerate(names)
     ]
-    return rows, relevance.numpy()
+    pictures = (data.images(question.items), data.images(items), relevance)
+    similarities = (told.score.reshape(shape), true.reshape(shape))
+    return Picture(head, rows, relevance, lambda path: reference_grid(*pictures, *similarities, path, title=head))
 
 
 def _row(told: Any, k: int) -> dict[str, float]:
@@ -212,22 +229,22 @@ def _json(value: Tensor) -> float | None:
     return None if torch.isnan(value) else float(value)
 
 
-def _draw_pairs(
-    model: SimilarityModel, data: ImageDataModule, items: NDArray[np.int64], images: Tensor, preset: str, path: Path
-) -> tuple[list[dict[str, Any]], NDArray[np.float32]]:
+def _about_pairs(
+    model: SimilarityModel, data: ImageDataModule, items: NDArray[np.int64], images: Tensor, preset: str
+) -> Picture:
     from simec_vision.explain.heatmaps import pair_grid
 
     count = len(images)
     mine, theirs = images.repeat(count, 1, 1, 1), images.repeat_interleave(count, dim=0)  # row: the other image
     told = explain_pair(model, mine, theirs, preset=preset)
-    relevance = told.relevance.reshape(count, count, *images.shape[1:])
-    pair_grid(data.images(items), relevance, told.score.reshape(count, count), path)
+    relevance = told.relevance.reshape(count, count, *images.shape[1:]).numpy()
     names = data.items.names[items].tolist()
     rows = [
         {"head": None, "reference": names[k // count], "image": names[k % count], "true": None, **_row(told, k)}
         for k in range(count * count)
     ]
-    return rows, relevance.numpy()
+    pictures, scores = data.images(items), told.score.reshape(count, count)
+    return Picture("pairs", rows, relevance, lambda path: pair_grid(pictures, relevance, scores, path))
 
 
 def localisation(
@@ -239,8 +256,9 @@ def localisation(
     relevance, summed over channels, is compared with the masks (relevance mass accuracy, Arras et al. 2022).
 
     Returns:
-        ``<head>``: for each mask, the mean share of positive relevance ``mass`` inside, the mask's share ``area`` of
-        the image, and their ratio ``gain``; empty where the data have no masks.
+        ``<head>``: for each mask, over the images in which it is not empty, the mean share of positive relevance
+        ``mass`` inside, the mask's share ``area`` of the image, and their ratio ``gain``; empty where the data have no
+        masks.
     """
     masks_of = getattr(data, "masks", None)
     if masks_of is None:
@@ -256,10 +274,13 @@ def _localised(
     with torch.no_grad():
         nearest = model(images)[head].argmax(dim=1)
     relevance = explain(model, images, head=head, reference=nearest, preset=preset).relevance.sum(dim=1).clamp(min=0)
-    total = relevance.sum(dim=(1, 2)).clamp(min=1e-12)
-    shares = {}
-    for name, mask in masks.items():
-        mass = float(((relevance * torch.from_numpy(mask)).sum(dim=(1, 2)) / total).mean())
-        area = float(mask.mean())
-        shares[name] = {"mass": round(mass, 4), "area": round(area, 4), "gain": round(mass / area, 2)}
-    return shares
+    inside = {name: torch.from_numpy(mask).flatten(1) for name, mask in masks.items() if mask.any()}
+    return {name: _share(relevance.flatten(1), mask) for name, mask in inside.items()}
+
+
+def _share(relevance: Tensor, mask: Tensor) -> dict[str, float]:
+    there = mask.any(dim=1)
+    relevance, mask = relevance[there], mask[there].to(relevance.dtype)
+    mass = float(((relevance * mask).sum(dim=1) / relevance.sum(dim=1).clamp(min=1e-12)).mean())
+    area = float(mask.mean())
+    return {"mass": round(mass, 4), "area": round(area, 4), "gain": round(mass / area, 2)}
