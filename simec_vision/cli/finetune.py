@@ -40,7 +40,7 @@ def finetune(
     frozen: bool = False,
     from_scratch: bool = False,
     batches: Batches = Batches(size=32, shift=8, colour=0.4),
-    optimisation: Optimisation = Optimisation(lr=2e-3),
+    optimisation: Optimisation = Optimisation(lr=3e-3),
     probe: bool = True,
     neighbours: int = 20,
     tensorboard: bool = False,
@@ -142,10 +142,10 @@ def _train(
 
 
 def with_epochs(options: dict[str, Any], labels: int, batch: int) -> dict[str, Any]:
-    """Let few labels be seen often: where the Trainer is told no end, at least 800 steps and 30 epochs."""
+    """Let few labels be seen often: where the Trainer is told no end, at least 400 steps and 30 epochs."""
     if any(options.get(name) not in (None, -1) for name in ("max_epochs", "max_steps", "max_time")):
         return options
-    return {**options, "max_epochs": max(30, ceil(800 / ceil(labels / batch)))}
+    return {**options, "max_epochs": max(30, ceil(400 / ceil(labels / batch)))}
 
 
 def probe_accuracies(encoder: torch.nn.Module, data: ImageDataModule, neighbours: int) -> dict[str, float]:
