@@ -198,7 +198,7 @@ def test_weighted_sum_and_function(items):
 def test_text_that_is_no_number_is_named(items):
     equal(items.numbers("price"), np.arange(COUNT) * 1.5)
     items.columns["price"] = np.where(np.arange(COUNT) == 4, "cheap", items.columns["price"])
-    with pytest.raises(InputError, match=r"'price' of item 'item-4' \(row 5\), got 'cheap'"):
+    with pytest.raises(InputError, match=r"'price' of item 'item-4', got 'cheap'"):
         AttributeDistance("price").bind(items, REFERENCES)
     with pytest.raises(InputError, match="got 'hel': did you mean 'heel'"):
         AttributeDistance("hel").bind(items, REFERENCES)
@@ -219,3 +219,19 @@ def test_references_are_a_seeded_sample_or_named(items):
         choose_references(items, candidates, 9)
     with pytest.raises(InputError, match="got 'item-99'"):
         choose_references(items, candidates, ["item-99"])
+
+
+@pytest.mark.parametrize("values", [[0.5, np.inf], ["0.5", "-inf"]])
+def test_infinite_attribute_is_named(values):
+    items = Items(np.array(["a", "b"]), {"price": np.array(values)})
+    with pytest.raises(InputError, match=r"finite number for 'price' of item 'b', got '-?inf'"):
+        AttributeDistance("price").bind(items, np.arange(2))
+
+
+def test_numbers_that_differ_are_different_classes():
+    values = np.array([1000001, 1000002, math.nan, 0.1234567, 0.1234568, 3, -0.0])
+    items = Items(np.array(list("abcdefg")), {"id": values, "half": np.array([0.1] * 7, dtype=np.float32)})
+    codes, names = items.classes("id")
+    assert names == ["0", "0.1234567", "0.1234568", "1000001", "1000002", "3"]
+    assert codes.tolist() == [3, 4, -1, 1, 2, 5, 0]
+    assert items.classes("half")[1] == ["0.1"]
