@@ -443,6 +443,7 @@ def test_pair_errors(items, tmp_path, text, message):
     [
         ([], "at least one pair"),
         ([("item-1", "item-2", 1.0), ("item-1", "item-3", math.nan)], "finite number as similarity in pair 2, got nan"),
+        ([("item-1", "item-2", 1.0), ("item-7", "item-3", 1e300)], "finite similarities of item 'item-3'"),
         ([("item-1", "item-2", 1.0), ("item-1", "item-22", 0.5)], "name of an item in pair 2, got 'item-22'"),
         ([("item-1", "item-2", 1.0, "my list, line 7"), ("item-1", "item-2", 0.5, "line 8")], r"7 and line 8\)"),
     ],

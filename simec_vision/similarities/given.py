@@ -207,7 +207,8 @@ def _known_columns(matrix: Any) -> NDArray[np.bool_]:
 def _refuse_infinite(matrix: Any, names: NDArray[np.str_]) -> None:
     """Search a matrix in memory for infinite values; a memory-mapped one is searched as it is read."""
     if hasattr(matrix, "tocsr"):
-        infinite = np.flatnonzero(np.isinf(matrix.data))[:1]
+        with np.errstate(over="ignore"):
+            infinite = np.flatnonzero(np.isinf(matrix.data.astype(np.float32)))[:1]
         rows = np.searchsorted(matrix.indptr, infinite, "right") - 1
         finite_rows(matrix.data[infinite][:, None], names[rows], "similarities")
     elif not isinstance(matrix, np.memmap):

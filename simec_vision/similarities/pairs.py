@@ -44,7 +44,7 @@ class PairList(Similarity):
         entries = _entries(positions.tolist(), pairs)
         entries |= {(j, i): value for (i, j), value in entries.items() if (j, i) not in entries}
         rows, columns = np.array(list(entries), dtype=np.int64).T
-        values = np.array(list(entries.values()), dtype=np.float32)
+        values = np.array(list(entries.values()))
         return sparse.csr_array((values, (rows, columns)), shape=(len(items), len(items)))
 
     def bind(self, items: Items, references: NDArray[np.int64]) -> TargetSimilarity:
