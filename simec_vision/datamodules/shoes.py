@@ -6,21 +6,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from simec_vision.datamodules.image_data import (
-    Batches,
-    ImageDataModule,
-    Loaded,
-    Normalisation,
-    known_name,
-    seeded_split,
-)
+from simec_vision.datamodules.image_data import Batches, ImageDataModule, Loaded, Normalisation, known_name
 from simec_vision.datamodules.image_store import ImageStore, cache_folder, cached_array, content_key
 from simec_vision.datamodules.shoe_drawing import SPURIOUS_TIES, Shoe, draw_shoes, sample_shoes
+from simec_vision.datamodules.splits import ordered_split
 from simec_vision.items import InputError, Items
 from simec_vision.similarities import AttributeDistance, SetOverlap, Similarity
 
-DRAWING = 1
-"""Version of the drawing; part of the cache file's key, so raise it whenever a pixel changes."""
+DRAWING = 2
+"""Version of the drawing; part of the cache file's key, so raise it whenever a pixel or the split changes."""
 
 SHARES = {"validation": 0.1, "test": 0.1}
 
@@ -69,7 +63,7 @@ class DrawnShoes(ImageDataModule):
 
     def load(self) -> Loaded:
         """Draw the shoes, or open them from the cache."""
-        splits = seeded_split(self.count, SHARES, self.seed)
+        splits = ordered_split(np.arange(self.count), SHARES, self.seed)
         shoes = self._shoes(splits["train"])
         images, self._masks = self._parts(self._drawn(shoes))
         return Loaded(shoe_items(shoes), ImageStore(images), splits)
