@@ -97,6 +97,7 @@ class Pretraining(pl.LightningModule):
         self.seed = seed
         self._matches: dict[str, SimilarityMatch] = {}
         self._losses: dict[str, Average] = {}
+        self._known_counts: dict[str, Tensor] = {}
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Predict similarities: head name → ``(batch, reference)``."""
@@ -180,7 +181,10 @@ class Pretraining(pl.LightningModule):
             return gram_penalty(weight, target.gram())
         columns = torch.from_numpy(block_of_references(len(weight), block, self.seed, self.global_step))
         columns = columns.to(weight.device)
-        return gram_penalty_block(weight[columns], target.gram(columns), len(weight))
+        if name not in self._known_counts:
+            self._known_counts[name] = target.known_counts()
+        counts = self._known_counts[name][columns]
+        return gram_penalty_block(weight[columns], target.gram(columns), len(weight), counts)
 
     def _orthogonality_started(self) -> bool:
         start = self.objective.orthogonality_start

@@ -172,6 +172,13 @@ def test_bad_configs(capsys, case):
     assert_matches(message, fails(capsys, "pretrain", "--config", "options.yaml"))
 
 
+def test_cross_entropy_needs_similarities_between_0_and_1(capsys):
+    options = ["--similarities.s=Kernel", "--objective.loss", "bce", "--objective.gram_penalty", "0"]
+    assert_matches(
+        "Head 's': Expected target similarities between 0 and 1", fails(capsys, "pretrain", *SHOES, *options)
+    )
+
+
 def test_nothing_held_out(capsys, table):
     message = "Expected items held out for validation, got none"
     assert message in fails(capsys, "pretrain", *table, "--data.validation", "0", "--data.test", "0")

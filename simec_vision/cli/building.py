@@ -1,7 +1,6 @@
 """From options to objects: references, target similarities, encoder and model of a run."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -11,7 +10,8 @@ from numpy.typing import NDArray
 from simec_vision.datamodules.image_data import ImageDataModule
 from simec_vision.encoders import Encoder, PlainCNN
 from simec_vision.heads import SimilarityHead, head_weight
-from simec_vision.items import InputError, nearest
+from simec_vision.items import InputError, nearest, read_names
+from simec_vision.losses import refuse_outside_unit_interval
 from simec_vision.model import SimilarityModel
 from simec_vision.similarities import Similarity, TargetSimilarity, choose_references
 
@@ -53,24 +53,6 @@ def _bind(
         references = min(MOST_REFERENCES, len(candidates))
     named = read_names(references) if isinstance(references, str) else references
     return similarity.bind(data.items, choose_references(data.items, candidates, named, seed))
-
-
-def read_names(path: str) -> list[str]:
-    """Read item names from a text file, one a line.
-
-    Raises:
-        InputError: if there is no such file, or it is empty.
-    """
-    try:
-        names = Path(path).read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"Expected a number of references or a text file of their names, got {path!r}: {error}"
-        ) from error
-    names = [name.strip() for name in names if name.strip()]
-    if not names:
-        raise InputError(f"Expected names of references in {path}, one a line, but it is empty")
-    return names
 
 
 def fitting_encoder(encoder: Encoder | None, data: ImageDataModule) -> Encoder:
@@ -126,6 +108,20 @@ def check_held_out(data: ImageDataModule, *splits: str) -> None:
                 f"Expected items held out for {name}, got none: set data.validation above 0, "
                 "or put some into the table's or the folder's splits"
             )
+
+
+def check_targets(targets: Mapping[str, TargetSimilarity], loss: str) -> None:
+    """Make sure that the references' own similarities suit the loss.
+
+    Raises:
+        InputError: for similarities outside [0, 1] and ``bce``, naming the head.
+    """
+    for name, target in targets.items() if loss == "bce" else ():
+        try:
+            for rows in target.gram_chunks():
+                refuse_outside_unit_interval(rows)
+        except InputError as error:
+            raise InputError(f"Head {name!r}: {error}") from error
 
 
 def build_model(

@@ -8,7 +8,14 @@ import pytorch_lightning as pl
 import torch
 
 from simec_vision.baselines import blind_match
-from simec_vision.cli.building import References, bind_targets, build_model, check_held_out, fitting_encoder
+from simec_vision.cli.building import (
+    References,
+    bind_targets,
+    build_model,
+    check_held_out,
+    check_targets,
+    fitting_encoder,
+)
 from simec_vision.cli.hardware import described
 from simec_vision.cli.runs import MetricsTable, check_checkpoint, check_end, make_trainer, open_run, write_text
 from simec_vision.datamodules.image_data import ImageDataModule
@@ -66,6 +73,7 @@ def pretrain(
     data.prepare_data()
     check_held_out(data, "validation", "test")
     targets = bind_targets(data, similarities or data.similarities(), references, seed)
+    check_targets(targets, objective.loss)
     blind = {} if compare_with is None else blind_measures(data, targets, compare_with)
     model = build_model(data, fitting_encoder(encoder, data), targets, head_start, head_frozen)
     module = Pretraining(model.to(memory_format=torch.channels_last), targets, objective, optimisation, seed)
