@@ -73,7 +73,7 @@ def factors(
     """
     with _undisturbed(next(model.parameters()).device):
         twin = _twin(model.encoder, images)
-        _check_pool(pool, images)
+        _check_sizes(pool, chunk, images)
         embedding = torch.cat([_embedded(twin, image) for image in images.split(1)])
         along = _directions(directions, embedding)
         maps = [
@@ -114,13 +114,15 @@ def _embedded(twin: nn.Module, image: Tensor) -> Tensor:
     return embedding
 
 
-def _check_pool(pool: int, images: Tensor) -> None:
+def _check_sizes(pool: int, chunk: int | None, images: Tensor) -> None:
     height, width = images.shape[2:]
-    if not 1 <= pool <= min(height, width):
+    if not isinstance(pool, int) or not 1 <= pool <= min(height, width):
         raise InputError(
             f"Expected pool, the pixels along a cell, between 1 and {min(height, width)} for images of "
             f"{height} × {width}, got {pool}"
         )
+    if chunk is not None and chunk < 1:
+        raise InputError(f"Expected chunk, the directions at once, to be at least 1, got {chunk}")
 
 
 def _directions(directions: Tensor | None, embedding: Tensor) -> Tensor:
@@ -130,11 +132,15 @@ def _directions(directions: Tensor | None, embedding: Tensor) -> Tensor:
         return torch.eye(dim, dtype=embedding.dtype, device=embedding.device)
     if directions.ndim != 2 or directions.shape[0] != dim or not 1 <= directions.shape[1] <= dim:
         shape = f"(embedding, direction) = ({dim}, at most {dim})"
-        raise InputError(f"Expected directions of shape {shape}, got {tuple(directions.shape)}")
+        raise InputError(
+            f"Expected directions of shape {shape}, got {tuple(directions.shape)}: take leading_directions"
+        )
     along = directions.detach().to(embedding)
     gap = float((along.T @ along - torch.eye(along.shape[1]).to(along)).abs().max())
     if not gap < 1e-3:
-        raise InputError(f"Expected orthonormal directions, got columns whose products are off by {gap:.1g}")
+        raise InputError(
+            f"Expected orthonormal directions, got columns whose products are off by {gap:.1g}: take leading_directions"
+        )
     return along
 
 
