@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from simec_vision.explain.heatmaps import INK, Colours, _check_look, _grey, _grid, _save
+from simec_vision.explain.heatmaps import INK, WIDTH, Colours, _check_look, _grey, _grid, _save, colour_map
 from simec_vision.items import InputError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ COLUMNS = 2
 """Pairs beside each other, where there is more than one."""
 GAP, APART = 0.35, 0.1
 """Space between two images in widths of the first, and between pairs in inches."""
-SHADE = {"seismic": 0.35, "coolwarm": 0.5}
+SHADE = {"seismic": 0.35, "balanced": 0.5}
 """Distance from 0 in a colour map that makes the clearest lines."""
 STEPS = np.linspace(0, 1, 33)[:, None]
 """Points along a connection, 0 in the image and 1 in the other."""
@@ -55,8 +55,7 @@ def connection_grid(
     titles = titles or [""] * len(images)
     _check_pairs(images, others, strongest, titles)
     columns = min(COLUMNS, len(images))
-    figure, axes = _grid(-(-len(images) // columns), columns, _panel(images[0], others[0]), 4.5)
-    figure.get_layout_engine().set(w_pad=APART)  # type: ignore[union-attr,call-arg]
+    figure, axes = _panels(-(-len(images) // columns), columns, _panel(images[0], others[0]))
     largest = max(_largest(each) for each in strongest) if scale == "all" else None
     for axis, image, other, each, title in zip(axes.flat, images, others, strongest, titles, strict=False):
         start = _side_by_side(axis, image, other)
@@ -64,6 +63,14 @@ def connection_grid(
         axis.set_title(title, fontsize=9, color=INK, pad=3)
     _legend(figure, colours)
     _save(figure, path)
+
+
+def _panels(rows: int, columns: int, shape: tuple[float, float]) -> tuple["Figure", NDArray[Any]]:
+    figure, axes = _grid(rows, columns, (1, 1))
+    width = WIDTH / COLUMNS
+    figure.set_size_inches(columns * width, rows * (width * shape[0] / shape[1] + 0.2) + 0.3)
+    figure.get_layout_engine().set(w_pad=APART)  # type: ignore[union-attr,call-arg]
+    return figure, axes
 
 
 def _panel(image: NDArray[np.uint8], other: NDArray[np.uint8]) -> tuple[float, float]:
@@ -105,9 +112,7 @@ def _connect(
 
 
 def _shades(relevance: NDArray[Any], colours: Colours) -> NDArray[np.float64]:
-    from matplotlib import colormaps
-
-    return np.asarray(colormaps[colours](0.5 + SHADE[colours] * np.sign(relevance)))
+    return np.asarray(colour_map(colours)(0.5 + SHADE[colours] * np.sign(relevance)))
 
 
 def _legend(figure: "Figure", colours: Colours) -> None:

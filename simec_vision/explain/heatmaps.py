@@ -11,18 +11,20 @@ from simec_vision.files import replacing
 from simec_vision.items import InputError
 
 if TYPE_CHECKING:
+    from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
 Scale = Literal["row", "image", "all"]
 """Which heatmaps share their colours: those of a row, as in the original, none, or all of the figure."""
-Colours = Literal["seismic", "coolwarm"]
-"""``seismic`` is the original's. ``coolwarm`` (Moreland 2009) can be told apart by the colour-blind, and its red and
-blue are equally light. White or pale grey is 0 in both."""
+Colours = Literal["seismic", "balanced"]
+"""``seismic`` is the original's. The red and the blue of ``balanced`` are equally light, and the colour-blind can tell
+them apart, the better the stronger they are. White is 0 in both."""
+BALANCED = ("#2b4fd0", "white", "#c1121f")
 FORMATS = ("png", "pdf")
 
 INK = "#222222"
 WIDTH, CELL = 9.0, 1.8
-"""Inches: a figure is as wide as WIDTH, unless its pictures would be wider than CELL, or what its kind allows."""
+"""Inches: a figure is as wide as WIDTH, unless its pictures would be wider than CELL."""
 DPI = 120
 
 
@@ -46,14 +48,20 @@ def overlay(
     Returns:
         Colours in [0, 1], shape ``(height, width, 3)``.
     """
-    from matplotlib import colormaps
-
     summed = np.asarray(relevance, dtype=np.float64).sum(axis=0)
     scaled = np.clip(summed / (largest or np.abs(summed).max() or 1.0), -1, 1)
     strength = np.abs(scaled)[..., None]
     opacity = np.minimum(1.5 * strength / (strength.max() or 1.0), 1)
     backdrop = 1 - 0.75 * (1 - strength) * (1 - _grey(image))
-    return opacity * colormaps[colours]((scaled + 1) / 2)[..., :3] + (1 - opacity) * backdrop
+    return opacity * colour_map(colours)((scaled + 1) / 2)[..., :3] + (1 - opacity) * backdrop
+
+
+def colour_map(colours: Colours) -> "Colormap":
+    """Give the colours from −1 at 0 to 1 at 1."""
+    from matplotlib import colormaps
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("balanced", BALANCED) if colours == "balanced" else colormaps[colours]
 
 
 def _grey(image: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -205,7 +213,7 @@ def _grid(rows: int, columns: int, shape: tuple[float, ...], widest: float = CEL
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    cell = min(WIDTH / columns, widest)
+    cell = min(WIDTH / columns, CELL)
     height = rows * (cell * shape[0] / shape[1] + 0.2) + 0.6
     figure = Figure(figsize=(columns * cell, height), layout="constrained", facecolor="white", dpi=DPI)
     FigureCanvasAgg(figure)
@@ -255,11 +263,11 @@ def _corner(axis: Any, title: str, words: str) -> None:
     axis.text(0.5, 0.4, words, fontsize=7.5, **style)
 
 
-def _finish(figure: "Figure", axes: NDArray[Any], path: str | Path, words: str, colours: Colours) -> None:
+def _finish(figure: "Figure", axes: NDArray[Any], path: str | Path, words: str, colours: Colours = "seismic") -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
-    mappable = ScalarMappable(Normalize(-1, 1), colours)
+    mappable = ScalarMappable(Normalize(-1, 1), colour_map(colours))
     bar = figure.colorbar(mappable, ax=axes, location="bottom", fraction=0.02, shrink=0.4, aspect=40, pad=0.01)
     bar.outline.set_visible(False)
     bar.ax.tick_params(length=0, labelsize=8.5, labelcolor=INK, pad=2)
