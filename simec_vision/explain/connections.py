@@ -58,43 +58,41 @@ def connection_grid(
     figure, axes = _panels(-(-len(images) // columns), columns, _panel(images[0], others[0]))
     largest = max(_largest(each) for each in strongest) if scale == "all" else None
     for axis, image, other, each, title in zip(axes.flat, images, others, strongest, titles, strict=False):
-        start = _side_by_side(axis, image, other)
+        axis.imshow(_side_by_side(image, other), extent=(0, *_panel(image, other)[::-1], 0), interpolation="nearest")
+        start = _panel(image, other)[1] - other.shape[1]
         _connect(axis, each, (image.shape, other.shape), start, largest or _largest(each), colours)
         axis.set_title(title, fontsize=9, color=INK, pad=3)
     _legend(figure, colours)
     _save(figure, path)
 
 
-def _panels(rows: int, columns: int, shape: tuple[float, float]) -> tuple["Figure", NDArray[Any]]:
+def _panels(rows: int, columns: int, shape: tuple[int, int]) -> tuple["Figure", NDArray[Any]]:
     figure, axes = _grid(rows, columns, (1, 1))
     width = WIDTH / COLUMNS
-    figure.set_size_inches(columns * width, rows * (width * shape[0] / shape[1] + 0.2) + 0.3)
-    figure.get_layout_engine().set(w_pad=APART)  # type: ignore[union-attr,call-arg]
+    figure.set_size_inches(columns * width, rows * (width * shape[0] / shape[1] + 0.3) + 0.4)
+    figure.get_layout_engine().set(w_pad=APART, h_pad=0.06)  # type: ignore[union-attr,call-arg]
     return figure, axes
 
 
-def _panel(image: NDArray[np.uint8], other: NDArray[np.uint8]) -> tuple[float, float]:
-    """Height and width of two images side by side."""
-    return max(image.shape[0], other.shape[0]), image.shape[1] * (1 + GAP) + other.shape[1]
+def _panel(image: NDArray[np.uint8], other: NDArray[np.uint8]) -> tuple[int, int]:
+    """Height and width of two images side by side, in pixels."""
+    return max(image.shape[0], other.shape[0]), round(image.shape[1] * (1 + GAP)) + other.shape[1]
 
 
-def _side_by_side(axis: Any, image: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
-    """Draw both images in pale grey; say where the other one starts."""
-    start = image.shape[1] * (1 + GAP)
-    for left, each in ((0.0, image), (start, other)):
+def _side_by_side(image: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Paint both images in pale grey on white: one picture, as the edges of two would show in a PDF."""
+    canvas = np.ones((*_panel(image, other), 1))
+    for left, each in ((0, image), (canvas.shape[1] - other.shape[1], other)):
         height, width = each.shape[:2]
-        pale = np.repeat(1 - 0.6 * (1 - _grey(each)), 3, axis=2)
-        axis.imshow(pale, extent=(left, left + width, height, 0), interpolation="nearest")
-    height, width = _panel(image, other)
-    axis.set(xlim=(0, width), ylim=(height, 0), aspect="equal")
-    return start
+        canvas[:height, left : left + width] = 1 - 0.6 * (1 - _grey(each))
+    return np.repeat(canvas, 3, axis=2)
 
 
 def _connect(
     axis: Any,
     strongest: "Strongest",
     shapes: tuple[tuple[int, ...], tuple[int, ...]],
-    start: float,
+    start: int,
     largest: float,
     colours: Colours,
 ) -> None:

@@ -36,8 +36,8 @@ def overlay(
 ) -> NDArray[np.float64]:
     """Lay a relevance over its image in grey.
 
-    As in the original: relevance is summed over channels and divided by its largest magnitude, a; it is coloured
-    with opacity min(1.5 |a| / max |a|, 1) over the grey image, whose own opacity on white is 0.75 (1 − |a|).
+    As in the original: relevance is summed over channels and divided by its largest magnitude, a; it is coloured with
+    opacity min(1.5 |a|, 1) over the grey image, whose own opacity on white is 0.75 (1 − |a|).
 
     Args:
         image: uint8 of shape ``(height, width, channel)``.
@@ -51,7 +51,7 @@ def overlay(
     summed = np.asarray(relevance, dtype=np.float64).sum(axis=0)
     scaled = np.clip(summed / (largest or np.abs(summed).max() or 1.0), -1, 1)
     strength = np.abs(scaled)[..., None]
-    opacity = np.minimum(1.5 * strength / (strength.max() or 1.0), 1)
+    opacity = np.minimum(1.5 * strength, 1)
     backdrop = 1 - 0.75 * (1 - strength) * (1 - _grey(image))
     return opacity * colour_map(colours)((scaled + 1) / 2)[..., :3] + (1 - opacity) * backdrop
 
