@@ -13,7 +13,7 @@ from torch import Tensor
 from simec_vision.cli.bilrp import Cells, about_bilrp
 from simec_vision.cli.building import check_images, reference_index
 from simec_vision.cli.figures import Look, Picture
-from simec_vision.cli.runs import open_run, write_text
+from simec_vision.cli.runs import open_run, with_option, write_text
 from simec_vision.cli.saved import pretrained_run, run_options
 from simec_vision.datamodules.image_data import ImageDataModule
 from simec_vision.explain import explain, explain_pair
@@ -46,8 +46,8 @@ def explain_run(
     config: str,
     model: str | None = None,
     head: str | None = None,
-    images: int | list[str] = 4,
-    references: int | list[str] = 3,
+    images: int | str | list[str] = 4,
+    references: int | str | list[str] = 3,
     preset: str = "a_flat",
     pairs: bool = True,
     bilrp: bool = False,
@@ -66,8 +66,8 @@ def explain_run(
         config: All options as YAML, for the output folder.
         model: Run folder of the pretraining; default: the newest under runs/, pretrained first if there is none.
         head: Which similarity is explained; default: all.
-        images: How many held-out images, chosen to differ, or their names.
-        references: How many references, chosen to differ, or their names.
+        images: How many held-out images, chosen to differ, or their names, with commas between them.
+        references: How many references, chosen to differ, or their names, with commas between them.
         preset: Which rule for which layer: a_flat, the original's.
         pairs: Draw all pairs of the images by the inner product of their embeddings, too.
         bilrp: Draw which cell of an image goes with which cell of another, for each two of the images, too (BiLRP).
@@ -88,13 +88,20 @@ def explain_run(
     check_images(pretrained, data)
     names = list(pretrained.heads) if head is None else [head]
     targets = _targets(pretrained, data, options.similarities or options.data.similarities(), names)
-    chosen = _chosen_items(data, targets, images, seed)
+    chosen = _chosen_items(data, targets, _names(images), seed)
     wanted = Cells(cells, directions).checked(pretrained, data, len(chosen)) if bilrp else None
     folder, look = open_run(out, "explain"), Look(colours, scale, format)
-    summary = draw(pretrained, data, targets, chosen, references, preset, pairs, wanted, seed, folder, look)
-    write_text(folder / "config.yaml", config)
+    summary = draw(pretrained, data, targets, chosen, _names(references), preset, pairs, wanted, seed, folder, look)
+    write_text(folder / "config.yaml", with_option(config, "model", str(source)))
     write_json(folder / "summary.json", summary)
     print("Drew " + ", ".join(str(folder / name) for name in summary["files"]))
+
+
+def _names(given: int | str | list[str]) -> int | list[str]:
+    names = given.split(",") if isinstance(given, str) else given
+    if isinstance(names, list) and not names:
+        raise InputError("Expected how many images and references, or their names, got an empty list")
+    return names
 
 
 def _targets(
@@ -108,9 +115,10 @@ def _targets(
 def draw_defaults(
     model: SimilarityModel, data: ImageDataModule, targets: Mapping[str, TargetSimilarity], folder: Path
 ) -> list[Path]:
-    """Draw four held-out images against three references of every head, and all their pairs."""
-    chosen = _chosen_items(data, targets, 4, seed=0)
-    summary = draw(model.eval(), data, targets, chosen, 3, "a_flat", True, None, 0, folder, Look())
+    """Draw four held-out images against three references of every head (fewer if there are), and all their pairs."""
+    chosen = _chosen_items(data, targets, min(4, len(data.split("test"))), seed=0)
+    references = min(3, *(len(target) for target in targets.values()))
+    summary = draw(model.eval(), data, targets, chosen, references, "a_flat", True, None, 0, folder, Look())
     write_json(folder / "summary.json", summary)
     return [folder / name for name in summary["files"]]
 
@@ -255,7 +263,7 @@ def _about_pairs(
     def draw_pairs(path: Path) -> None:
         pair_grid(pictures, relevance, scores, path, scale=look.scale, colours=look.colours)
 
-    return Picture("pairs", rows, relevance, draw_pairs)
+    return Picture("all_pairs", rows, relevance, draw_pairs)
 
 
 def localisation(

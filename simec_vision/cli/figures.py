@@ -31,7 +31,7 @@ class Picture:
     """A figure that is explained but not yet drawn.
 
     Args:
-        name: The head that is explained, ``pairs`` or ``bilrp``.
+        name: The head that is explained, ``all_pairs`` or ``bilrp``.
         rows: What the summary says of every heatmap.
         relevance: Shape ``(row, column, channel, height, width)``; of ``bilrp`` the factors.
         draw: Draws it to a file.

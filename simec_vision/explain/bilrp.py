@@ -65,8 +65,8 @@ class Connections:
 
     @property
     def delta(self) -> Tensor:
-        """(total − score) / ∣score∣, shape ``(pair,)``: what biases, ε and projection took from both images."""
-        return (self.total() - self.score) / self.score.abs()
+        """(total − score) / score, shape ``(pair,)``: what biases, ε and projection took from both images."""
+        return (self.total() - self.score) / self.score
 
     def marginals(self) -> tuple[Tensor, Tensor]:
         """Sum over the cells of the other image, then over those of the image: ``(pair, row, column)`` each.

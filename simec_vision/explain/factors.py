@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from simec_vision.explain.relevance import _like_weights, _twin, _undisturbed
+from simec_vision.explain.agreement import check_close, tolerance
+from simec_vision.explain.images import like_weights
+from simec_vision.explain.relevance import _twin, _undisturbed
 from simec_vision.items import InputError
 
 if TYPE_CHECKING:
@@ -71,13 +73,13 @@ def factors(
     there it follows the preset and is summed over channels and cells. The arguments are those of BiLRP,
     :func:`~simec_vision.explain.bilrp`.
     """
-    with _undisturbed(next(model.parameters()).device):
+    with _undisturbed(model):
         twin = _twin(model.encoder, images)
         _check_sizes(pool, chunk, images)
-        embedding = torch.cat([_embedded(twin, image) for image in images.split(1)])
+        embedding = torch.cat([_embedded(model, twin, image) for image in images.split(1)])
         along = _directions(directions, embedding)
         maps = [
-            _image_factors(twin, _like_weights(image, twin), each[:, None] * along, preset, pool, chunk)
+            _image_factors(twin, like_weights(image, twin), each[:, None] * along, preset, pool, chunk)
             for image, each in zip(images.split(1), embedding, strict=True)
         ]
         return Factors(torch.stack(maps), embedding, along, pool)
@@ -106,11 +108,13 @@ def leading_directions(rows: Tensor, count: int) -> Tensor:
     return torch.linalg.svd(rows.detach(), full_matrices=False).Vh[:count].T
 
 
-def _embedded(twin: nn.Module, image: Tensor) -> Tensor:
-    embedding: Tensor = twin(_like_weights(image, twin))
+def _embedded(model: "SimilarityModel", twin: nn.Module, image: Tensor) -> Tensor:
+    embedding: Tensor = twin(like_weights(image, twin))
     if embedding.ndim != 2:
         shape = tuple(embedding.shape)
         raise InputError(f"Expected the encoder to give embeddings of shape (batch, embedding), got {shape}")
+    expected = model.embed(like_weights(image, model))
+    check_close(embedding, expected, expected.abs().max(), tolerance(model))
     return embedding
 
 
