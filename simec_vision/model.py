@@ -117,7 +117,7 @@ class SimilarityModel(nn.Module):
         return model
 
 
-TAKEN = ("images", "all_pairs")
+TAKEN = ("images", "all_pairs", "bilrp")
 """Names that stand beside those of the heads where explanations are written."""
 
 

@@ -320,12 +320,39 @@ def test_explaining_reports_what_is_promised(capsys, pretrained):
     assert arrays["heel"].shape == (3, 2, 3, 32, 32)
     assert set(summary["localisation"]["heel"]) == {"heel", "closure"}
     name = json.loads((pretrained / "model" / "model.json").read_text())["about"]["references"]["heel"][4]
+    assert "bilrp" not in summary
     named = ["--images", "shoe-00001,shoe-00004", "--references", f'["{name}"]', "--pairs", "false"]
     assert main("explain", [*options, *named, "--out", "named"]) == 0
     assert np.load("named/relevance.npz", allow_pickle=False)["images"].tolist() == ["shoe-00001", "shoe-00004"]
     assert_matches("did you mean 'heel'", fails(capsys, "explain", "--model", str(pretrained), "--head", "hel"))
     assert_matches("did you mean 'a_flat'", fails(capsys, "explain", *options, "--preset", "a_flt"))
     assert_matches("shoe-00999", fails(capsys, "explain", *options, "--images", '["shoe-00999"]'))
+
+
+def test_explaining_connects_cells(capsys, pretrained):
+    options = ["--model", str(pretrained), "--head", "heel", "--bilrp", "true", "--pairs", "false", "--references", "1"]
+    look = ["--colours", "balanced", "--scale", "all", "--format", "pdf"]
+    assert main("explain", [*options, "--images", "3", "--cells", "8", *look, "--out", "connected"]) == 0
+    summary = json.loads(Path("connected/summary.json").read_text())
+    assert summary["files"] == ["heel.pdf", "bilrp.pdf", "relevance.npz"]
+    assert all(Path("connected", name).read_bytes().startswith(b"%PDF") for name in summary["files"][:2])
+    arrays = np.load("connected/relevance.npz", allow_pickle=False)
+    names, factors = arrays["images"].tolist(), arrays["bilrp"]
+    assert factors.shape[0] == 3
+    assert factors.shape[2:] == (8, 8)
+    assert [{row["image"], row["other"]} for row in summary["bilrp"]] == [
+        {names[0], names[1]}, {names[0], names[2]}, {names[1], names[2]},
+    ]  # fmt: skip
+    for row in summary["bilrp"]:
+        first, second = (factors[names.index(row[side])].sum(axis=(1, 2)) for side in ("image", "other"))
+        assert row["delta"] == pytest.approx((first @ second - row["score"]) / row["score"], rel=1e-3)
+        assert row["kept"] == 1
+    assert main("explain", [*options, "--images", "2", "--directions", "2", "--out", "some"]) == 0
+    assert np.load("some/relevance.npz")["bilrp"].shape == (2, 2, 16, 16)
+    assert json.loads(Path("some/summary.json").read_text())["bilrp"][0]["kept"] != 1
+    assert_matches("at least 2 for --bilrp, got 1", fails(capsys, "explain", *options, "--images", "1"))
+    assert_matches("between 1 and 32.*got 33", fails(capsys, "explain", *options, "--cells", "33"))
+    assert_matches("--directions between 1 and .*got 0", fails(capsys, "explain", *options, "--directions", "0"))
 
 
 def test_help_has_a_line_for_every_option(capsys):

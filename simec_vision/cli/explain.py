@@ -1,20 +1,23 @@
 """The command ``explain``: heatmaps of why an image is similar to a reference, and of all pairs of images."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from simec_vision.cli.bilrp import Cells, about_bilrp
 from simec_vision.cli.building import check_images, reference_index
+from simec_vision.cli.figures import Look, Picture
 from simec_vision.cli.runs import open_run, with_option, write_text
 from simec_vision.cli.saved import pretrained_run, run_options
 from simec_vision.datamodules.image_data import ImageDataModule
 from simec_vision.explain import explain, explain_pair
+from simec_vision.explain.heatmaps import Colours, Scale
 from simec_vision.files import replacing, write_json
 from simec_vision.items import InputError
 from simec_vision.model import SimilarityModel
@@ -47,6 +50,12 @@ def explain_run(
     references: int | str | list[str] = 3,
     preset: str = "a_flat",
     pairs: bool = True,
+    bilrp: bool = False,
+    cells: int = 17,
+    directions: int | None = None,
+    colours: Colours = "seismic",
+    scale: Scale = "row",
+    format: Literal["png", "pdf"] = "png",
     seed: int = 0,
     data: ImageDataModule | None = None,
     out: str | None = None,
@@ -61,6 +70,13 @@ def explain_run(
         references: How many references, chosen to differ, or their names, with commas between them.
         preset: Which rule for which layer: a_flat, the original's.
         pairs: Draw all pairs of the images by the inner product of their embeddings, too.
+        bilrp: Draw which cell of an image goes with which cell of another, for each two of the images, too (BiLRP).
+        cells: Cells along the longer side of an image, for bilrp.
+        directions: Explain with bilrp only the part of the inner product along so many leading directions of the
+            held-out embeddings, which is faster; default: all of it.
+        colours: seismic, as in the original, or balanced, which the colour-blind can tell apart.
+        scale: Heatmaps that share their colours, those of a row, as in the original, none (image), or all of a figure.
+        format: Format of the figures, png or pdf.
         seed: Seed of the choice of images and references.
         data: Other images than those of the pretraining.
         out: Folder, new or empty; default: the next free runs/explain.
@@ -73,8 +89,9 @@ def explain_run(
     names = list(pretrained.heads) if head is None else [head]
     targets = _targets(pretrained, data, options.similarities or options.data.similarities(), names)
     chosen = _chosen_items(data, targets, _names(images), seed)
-    folder = open_run(out, "explain")
-    summary = draw(pretrained, data, targets, chosen, _names(references), preset, pairs, seed, folder)
+    wanted = Cells(cells, directions).checked(pretrained, data, len(chosen)) if bilrp else None
+    folder, look = open_run(out, "explain"), Look(colours, scale, format)
+    summary = draw(pretrained, data, targets, chosen, _names(references), preset, pairs, wanted, seed, folder, look)
     write_text(folder / "config.yaml", with_option(config, "model", str(source)))
     write_json(folder / "summary.json", summary)
     print("Drew " + ", ".join(str(folder / name) for name in summary["files"]))
@@ -101,7 +118,7 @@ def draw_defaults(
     """Draw four held-out images against three references of every head (fewer if there are), and all their pairs."""
     chosen = _chosen_items(data, targets, min(4, len(data.split("test"))), seed=0)
     references = min(3, *(len(target) for target in targets.values()))
-    summary = draw(model.eval(), data, targets, chosen, references, "a_flat", True, 0, folder)
+    summary = draw(model.eval(), data, targets, chosen, references, "a_flat", True, None, 0, folder, Look())
     write_json(folder / "summary.json", summary)
     return [folder / name for name in summary["files"]]
 
@@ -142,49 +159,35 @@ def different(rows: Tensor, count: int) -> NDArray[np.int64]:
     return np.array(chosen)
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A figure that is explained but not yet drawn.
-
-    Args:
-        name: The head that is explained, or ``all_pairs``.
-        rows: What the summary says of every heatmap.
-        relevance: Shape ``(row, column, channel, height, width)``.
-        draw: Draws it to a file.
-    """
-
-    name: str
-    rows: list[dict[str, Any]]
-    relevance: NDArray[np.float32]
-    draw: Callable[[Path], None]
-
-
 def draw(
     model: SimilarityModel, data: ImageDataModule, targets: Mapping[str, TargetSimilarity], items: NDArray[np.int64],
-    references: int | list[str], preset: str, pairs: bool, seed: int, folder: Path,
+    references: int | list[str], preset: str, pairs: bool, cells: Cells | None, seed: int, folder: Path, look: Look,
 ) -> dict[str, Any]:  # fmt: skip
     """Explain all, and then draw; write the figures and ``relevance.npz``.
 
     Returns:
-        ``explained`` (a row per image and reference: ``score``, ``delta``, …), ``files``, and ``localisation`` where
-        the data know the truth.
+        ``explained`` (a row per image and reference: ``score``, ``delta``, …), ``files``, ``localisation`` where the
+        data know the truth, and ``bilrp`` (a row per two images: ``score``, ``kept``, ``delta``) where it is wanted.
     """
     questions = {
         name: Question(items, _chosen_references(data, target, references, seed), preset)
         for name, target in targets.items()
     }
     images = data.normalised(items)
-    pictures = [_about_head(model, data, name, targets[name], asked, images) for name, asked in questions.items()]
-    pictures += [_about_pairs(model, data, items, images, preset)] if pairs else []
+    pictures = [_about_head(model, data, name, targets[name], asked, images, look) for name, asked in questions.items()]
+    pictures += [_about_pairs(model, data, items, images, preset, look)] if pairs else []
+    connected = [about_bilrp(model, data, items, preset, cells, look)] if cells else []
     localised = localisation(model, data, list(targets), preset)
-    for picture in pictures:
-        picture.draw(folder / f"{picture.name}.png")
-    arrays = {"images": data.items.names[items], **{picture.name: picture.relevance for picture in pictures}}
+    files = {f"{picture.name}.{look.format}": picture for picture in [*pictures, *connected]}
+    for name, picture in files.items():
+        picture.draw(folder / name)
+    arrays = {"images": data.items.names[items], **{picture.name: picture.relevance for picture in files.values()}}
     with replacing(folder / "relevance.npz") as partial:
         np.savez_compressed(partial, **arrays)  # type: ignore[arg-type]
     return {
         "explained": [row for picture in pictures for row in picture.rows],
-        "files": [*(f"{picture.name}.png" for picture in pictures), "relevance.npz"],
+        "files": [*files, "relevance.npz"],
+        **{picture.name: picture.rows for picture in connected},
         **({"localisation": localised} if localised else {}),
     }
 
@@ -208,7 +211,7 @@ def _chosen_references(
 
 def _about_head(
     model: SimilarityModel, data: ImageDataModule, head: str, target: TargetSimilarity, question: Question,
-    images: Tensor,
+    images: Tensor, look: Look,
 ) -> Picture:  # fmt: skip
     from simec_vision.explain.heatmaps import reference_grid
 
@@ -226,7 +229,11 @@ def _about_head(
     ]
     pictures = (data.images(question.items), data.images(items), relevance)
     similarities = (told.score.reshape(shape), true.reshape(shape))
-    return Picture(head, rows, relevance, lambda path: reference_grid(*pictures, *similarities, path, title=head))
+
+    def draw_head(path: Path) -> None:
+        reference_grid(*pictures, *similarities, path, title=head, scale=look.scale, colours=look.colours)
+
+    return Picture(head, rows, relevance, draw_head)
 
 
 def _row(told: Any, k: int) -> dict[str, float]:
@@ -238,7 +245,7 @@ def _json(value: Tensor) -> float | None:
 
 
 def _about_pairs(
-    model: SimilarityModel, data: ImageDataModule, items: NDArray[np.int64], images: Tensor, preset: str
+    model: SimilarityModel, data: ImageDataModule, items: NDArray[np.int64], images: Tensor, preset: str, look: Look
 ) -> Picture:
     from simec_vision.explain.heatmaps import pair_grid
 
@@ -252,7 +259,11 @@ def _about_pairs(
         for k in range(count * count)
     ]
     pictures, scores = data.images(items), told.score.reshape(count, count)
-    return Picture("all_pairs", rows, relevance, lambda path: pair_grid(pictures, relevance, scores, path))
+
+    def draw_pairs(path: Path) -> None:
+        pair_grid(pictures, relevance, scores, path, scale=look.scale, colours=look.colours)
+
+    return Picture("all_pairs", rows, relevance, draw_pairs)
 
 
 def localisation(
