@@ -193,6 +193,8 @@ def _maps(relevance: ArrayLike, leading: tuple[int, ...], image: NDArray[np.uint
         axes = "(…, channel, height, width)"
         sizes = ", ".join(map(str, (*leading, "channel", *image.shape[:2])))
         raise InputError(f"Expected relevance of shape {axes} = ({sizes}), like the images, got {maps.shape}")
+    if not np.isfinite(maps).all():
+        raise InputError("Expected a finite relevance, got NaN or infinity: nothing of it could be drawn truthfully")
     return maps
 
 
@@ -205,7 +207,7 @@ def _table(values: ArrayLike, shape: tuple[int, int], argument: str) -> NDArray[
 
 def _title(predicted: float, true: float | None = None) -> str:
     known = "" if true is None else "unknown / " if np.isnan(true) else f"{true:.2f} / "
-    return f"{known}{predicted:.2f}".replace("-", "−")
+    return f"{known}{round(float(predicted), 2) + 0.0:.2f}".replace("-", "−")  # + 0.0 turns −0 into 0
 
 
 def _grid(rows: int, columns: int, shape: tuple[float, ...], widest: float = CELL) -> tuple["Figure", NDArray[Any]]:
@@ -226,7 +228,13 @@ def _grid(rows: int, columns: int, shape: tuple[float, ...], widest: float = CEL
 
 def _picture(axis: Any, image: NDArray[Any], title: str = "") -> None:
     axis.imshow(np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image, interpolation="nearest")
-    axis.set_title(title, fontsize=9, color=INK, pad=2.5)
+    axis.set_title(title, fontsize=_fitting(axis, 9, 16), color=INK, pad=2.5)
+
+
+def _fitting(axis: Any, points: float, letters: int) -> float:
+    """Give a font size in points that lets so many letters stand above a picture, however small it is."""
+    across = axis.figure.get_size_inches()[0] / axis.get_subplotspec().get_gridspec().ncols
+    return min(points, 72 * across / (0.55 * letters))
 
 
 def _pictures(axes: NDArray[Any], images: NDArray[np.uint8], labels: Sequence[str] | None) -> None:
@@ -258,9 +266,9 @@ def _frame(axis: Any) -> None:
 
 
 def _corner(axis: Any, title: str, words: str) -> None:
-    style = {"ha": "center", "va": "center", "color": INK, "transform": axis.transAxes}
-    axis.text(0.5, 0.6, title, fontsize=12, weight="bold", **style)
-    axis.text(0.5, 0.4, words, fontsize=7.5, **style)
+    style = {"ha": "center", "va": "center", "color": INK, "transform": axis.transAxes, "in_layout": False}
+    axis.text(0.5, 0.6, title, fontsize=_fitting(axis, 12, len(title) + 2), weight="bold", **style)
+    axis.text(0.5, 0.4, words, fontsize=_fitting(axis, 7.5, len(words)), **style)
 
 
 def _finish(figure: "Figure", axes: NDArray[Any], path: str | Path, words: str, colours: Colours = "seismic") -> None:

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from simec_vision.explain.heatmaps import (
     reference_grid,
     save_sheet,
 )
+from simec_vision.items import InputError
 
 GENERATOR = np.random.default_rng(0)
 IMAGES = GENERATOR.integers(0, 255, (4, 12, 16, 3), dtype=np.uint8)
@@ -324,3 +327,28 @@ def test_nothing_half_written_and_no_global_backend(tmp_path, monkeypatch):
         pair_grid(IMAGES[:2], relevance(2, 2), np.eye(2), tmp_path / "pairs.png")
     assert list(tmp_path.iterdir()) == []
     assert dict.__getitem__(matplotlib.rcParams, "backend") is before
+
+
+def test_titles_fit_above_their_pictures(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    figures = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *a, **k: (figures.append(figure), save(figure, *a, **k)))
+    many = np.concatenate([IMAGES] * 4)[:12]
+    true = np.full((1, 12), np.nan)
+    reference_grid(
+        many, IMAGES[:1], np.ones((1, 12, 3, 12, 16)), np.full((1, 12), -0.001), true, tmp_path / "a.png", "a_long_name"
+    )
+    (figure,) = figures
+    boxes = [axis.title.get_window_extent() for axis in figure.axes[14:26]]
+    assert [axis.title.get_text() for axis in figure.axes[14:16]] == ["unknown / 0.00"] * 2
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+
+
+def test_relevance_that_is_not_finite_is_not_drawn(tmp_path):
+    maps = np.ones((3, 12, 16))
+    maps[0, 0, 0] = np.inf
+    with pytest.raises(InputError, match="NaN or infinity"):
+        draw_heatmap(IMAGES[0], maps, tmp_path / "a.png")
+    assert not list(tmp_path.iterdir())
