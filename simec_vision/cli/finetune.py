@@ -142,10 +142,10 @@ def _train(
 
 
 def with_epochs(options: dict[str, Any], labels: int, batch: int) -> dict[str, Any]:
-    """Let few labels be seen often: where the Trainer is told no end, at least 400 steps and 30 epochs."""
+    """Let few labels be seen often: where the Trainer is told no end, at least 800 steps and 30 epochs."""
     if any(options.get(name) not in (None, -1) for name in ("max_epochs", "max_steps", "max_time")):
         return options
-    return {**options, "max_epochs": max(30, ceil(400 / ceil(labels / batch)))}
+    return {**options, "max_epochs": max(30, ceil(800 / ceil(labels / batch)))}
 
 
 def probe_accuracies(encoder: torch.nn.Module, data: ImageDataModule, neighbours: int) -> dict[str, float]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 DEFAULTS: dict[str, dict[str, Any]] = {
-    "pretrain": {"trainer.max_epochs": 30},
+    "pretrain": {"trainer.max_epochs": 25},
     "finetune": {},
     "explain": {},
 }
