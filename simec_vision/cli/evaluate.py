@@ -1,0 +1,234 @@
+"""The command ``evaluate explanations``: how good heatmaps are, several methods side by side, in numbers."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from simec_vision.cli.building import check_images
+from simec_vision.cli.evaluation_report import Results, write_report
+from simec_vision.cli.runs import open_run, write_text
+from simec_vision.cli.saved import pretrained_run, run_options
+from simec_vision.datamodules.image_data import ImageDataModule
+from simec_vision.explain.evaluation import (
+    dilated,
+    rank_correlation,
+    relevance_mass,
+    relevance_rank,
+    relevance_share,
+    white_background,
+)
+from simec_vision.explain.flipping import area_under, flipping_curve
+from simec_vision.explain.methods import Method
+from simec_vision.explain.methods import methods as named_methods
+from simec_vision.explain.randomisation import randomisation_curve
+from simec_vision.explain.refusal import CannotExplain
+from simec_vision.items import InputError
+from simec_vision.model import SimilarityModel
+
+SHOWN = 2
+"""Images of every head in the picture of all methods."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How heatmaps are measured.
+
+    Args:
+        dilation: Pixels by which the true masks are widened on every side.
+        pool: Height and width in pixels of the regions that are flipped.
+        replacement: What flipped regions are replaced by: the blurred image, or its mean colour.
+        randomised: How many of the images are explained with random weights; 0 leaves that check out.
+    """
+
+    dilation: int = 3
+    pool: int = 8
+    replacement: Literal["blur", "mean"] = "blur"
+    randomised: int = 8
+
+    def __post_init__(self) -> None:
+        if min(self.dilation, self.randomised) < 0 or self.pool < 1:
+            raise InputError(
+                f"Expected dilation and randomised of at least 0 and pool of at least 1, got {self.dilation}, "
+                f"{self.randomised} and {self.pool}"
+            )
+
+
+@dataclass(frozen=True)
+class Case:
+    """Images that are explained, and what is known about them.
+
+    Args:
+        model: The model.
+        pictures: uint8 of shape ``(batch, height, width, channel)``.
+        images: Normalised, shape ``(batch, channel, height, width)``.
+        references: Head → the reference that each image is predicted to be most similar to, shape ``(batch,)``.
+        masks: Head → where its relevance should be, shape ``(batch, height, width)``; heads without truth are missing.
+        seed: Seed of the images' choice and of random weights.
+    """
+
+    model: SimilarityModel
+    pictures: NDArray[np.uint8]
+    images: Tensor
+    references: dict[str, Tensor]
+    masks: dict[str, Tensor]
+    seed: int
+    background: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "background", white_background(self.pictures))
+
+
+def evaluate_explanations(
+    config: str,
+    model: str | list[str] | None = None,
+    head: str | None = None,
+    methods: list[str] | None = None,
+    images: int = 32,
+    seeds: list[int] = [0],  # noqa: B006  # never changed, and the parser shows it
+    settings: Settings = Settings(),
+    data: ImageDataModule | None = None,
+    out: str | None = None,
+) -> None:
+    """Measure explanations: does relevance lie where it should, does the score depend on it, does it on the weights.
+
+    Every held-out image is explained towards the reference that it is predicted to be most similar to.
+
+    Args:
+        config: All options as YAML, for the output folder.
+        model: Run folder of the pretraining, or several; default: the newest under runs/, pretrained first if there is
+            none.
+        head: Which similarity is explained; default: all.
+        methods: Which methods are compared; default: all presets, Captum's methods, random and edges.
+        images: How many held-out images.
+        seeds: Seeds of the choice of images and of random weights; more than one show how much results vary.
+        settings: How heatmaps are measured.
+        data: Other images than those of the pretraining.
+        out: Folder, new or empty; default: the next free runs/explanations.
+    """
+    table = named_methods(methods)
+    runs = [pretrained_run(name) for name in ([model] if model is None or isinstance(model, str) else model)]
+    results = Results(models=[str(run) for run in runs], seeds=seeds, images=images)
+    cases = _cases(runs, seeds, images, head, settings, data)
+    first = next(cases)  # before there is a folder: here the user's mistakes come out
+    folder = open_run(out, "explanations")
+    _measure(table, first, settings, results)
+    shown = _pictures(table, first, results)
+    for case in cases:
+        _measure(table, case, settings, results)
+    write_text(folder / "config.yaml", config)
+    print(write_report(folder, results, shown))
+
+
+def _cases(
+    runs: Sequence[Path], seeds: Sequence[int], count: int, head: str | None, settings: Settings,
+    data: ImageDataModule | None,
+) -> Iterator[Case]:  # fmt: skip
+    for run in runs:
+        model = SimilarityModel.load(run / "model").eval()
+        source = data or run_options(run).data
+        check_images(model, source)
+        heads = list(model.heads) if head is None else [head]
+        for name in heads:
+            model.head(name)  # names the nearest head if there is none
+        for seed in seeds:
+            yield _case(model, source, heads, count, seed, settings.dilation)
+
+
+def _case(
+    model: SimilarityModel, data: ImageDataModule, heads: Sequence[str], count: int, seed: int, dilation: int
+) -> Case:
+    held_out = data.split("test")
+    if not 0 < count <= len(held_out):
+        raise InputError(f"Expected images between 1 and {len(held_out)}, the held-out ones, got {count}")
+    items = np.random.default_rng(seed).permutation(held_out)[:count]
+    images = data.normalised(items)
+    with torch.no_grad():
+        predicted = model(images)
+    masks_of = getattr(data, "masks", None)
+    known = {} if masks_of is None else masks_of(items)
+    masks = {name: dilated(torch.from_numpy(known[name]), dilation) for name in heads if name in known}
+    return Case(model, data.images(items), images, {name: predicted[name].argmax(dim=1) for name in heads}, masks, seed)
+
+
+def _measure(table: Mapping[str, Method], case: Case, settings: Settings, results: Results) -> None:
+    """Measure every method on a case; one that cannot explain this network is kept with its reason."""
+    for head, mask in case.masks.items():
+        results.chance.setdefault(head, []).append(float(mask.float().mean()))
+    for name, method in table.items():
+        torch.manual_seed(case.seed)
+        try:
+            _measure_method(name, method, case, settings, results)
+        except CannotExplain as error:
+            results.failed[name] = str(error)
+            print(f"{name}: failed: {error}", flush=True)
+
+
+def _measure_method(name: str, method: Method, case: Case, settings: Settings, results: Results) -> None:
+    started = time.perf_counter()
+    maps = {head: method(case.model, case.images, head, places) for head, places in case.references.items()}
+    seconds = (time.perf_counter() - started) / (len(maps) * len(case.images))
+    for head in maps:
+        values = _localised(maps, head, case) | {"seconds": seconds}
+        values |= _flipped(name, maps[head], head, case, settings, results)
+        values |= _randomised(name, method, head, case, settings, results)
+        results.add(name, head, values)
+    print(f"{name}: " + "; ".join(f"{head} {results.told(name, head)}" for head in maps), flush=True)
+
+
+def _localised(maps: Mapping[str, Tensor], head: str, case: Case) -> dict[str, float]:
+    own = maps[head].cpu()
+    values = {"background": _mean(relevance_share(own, case.background))}
+    if head in case.masks:
+        mask = case.masks[head]
+        values |= {"mass": _mean(relevance_mass(own, mask)), "rank": _mean(relevance_rank(own, mask))}
+    others = [_mean(rank_correlation(own, maps[other].cpu())) for other in maps if other != head]
+    return values | ({"heads": sum(others) / len(others)} if others else {})
+
+
+def _flipped(
+    name: str, heatmaps: Tensor, head: str, case: Case, settings: Settings, results: Results
+) -> dict[str, float]:  # fmt: skip
+    areas: dict[str, float] = {}
+    orders: tuple[Literal["most"], Literal["least"]] = ("most", "least")
+    for first in orders:
+        curves = flipping_curve(
+            case.model, case.images, heatmaps, head, case.references[head], first, settings.pool, settings.replacement
+        )
+        results.curves.setdefault(f"{name}/{head}/{first}", []).append(curves.mean(dim=0).cpu().numpy())
+        areas[first] = _mean(area_under(curves))
+    return areas | {"gap": areas["least"] - areas["most"]}
+
+
+def _randomised(
+    name: str, method: Method, head: str, case: Case, settings: Settings, results: Results
+) -> dict[str, float]:  # fmt: skip
+    some = slice(0, settings.randomised)
+    if len(case.images[some]) == 0:
+        return {}
+    curve = randomisation_curve(method, case.model, case.images[some], head, case.references[head][some], case.seed)
+    results.cascades.setdefault(f"{name}/{head}", []).append(curve)
+    return {"randomised": list(curve.values())[-1]}
+
+
+def _pictures(table: Mapping[str, Method], case: Case, results: Results) -> dict[str, Any]:
+    """Explain a few images by every method that works, for the picture: the same images for every head."""
+    some = slice(0, SHOWN)
+    heads, pictures = list(case.references), case.pictures[some]
+    maps = {
+        name: torch.cat([method(case.model, case.images[some], head, case.references[head][some]) for head in heads])
+        for name, method in table.items()
+        if name not in results.failed
+    }
+    labels = [head for head in heads for _ in pictures]
+    return {"images": np.concatenate([pictures] * len(heads)), "heatmaps": maps, "labels": labels}
+
+
+def _mean(values: Tensor) -> float:
+    return float(values.nanmean())
