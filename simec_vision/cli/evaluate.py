@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,7 +41,7 @@ class Settings:
     """How heatmaps are measured.
 
     Args:
-        dilation: Pixels by which the true masks are widened on every side.
+        dilation: Pixels by which the true masks, and the object on its white background, are widened on every side.
         pool: Height and width in pixels of the regions that are flipped.
         replacement: What flipped regions are replaced by: the blurred image, or its mean colour.
         randomised: How many of the images are explained with random weights; 0 leaves that check out.
@@ -70,6 +70,7 @@ class Case:
         images: Normalised, shape ``(batch, channel, height, width)``.
         references: Head → the reference that each image is predicted to be most similar to, shape ``(batch,)``.
         masks: Head → where its relevance should be, shape ``(batch, height, width)``; heads without truth are missing.
+        background: Where nothing is, shape ``(batch, height, width)``.
         seed: Seed of the images' choice and of random weights.
     """
 
@@ -78,11 +79,8 @@ class Case:
     images: Tensor
     references: dict[str, Tensor]
     masks: dict[str, Tensor]
+    background: Tensor
     seed: int
-    background: Tensor = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "background", white_background(self.pictures))
 
 
 def evaluate_explanations(
@@ -148,13 +146,14 @@ def _case(
     if not 0 < count <= len(held_out):
         raise InputError(f"Expected images between 1 and {len(held_out)}, the held-out ones, got {count}")
     items = np.random.default_rng(seed).permutation(held_out)[:count]
-    images = data.normalised(items)
+    pictures, images = data.images(items), data.normalised(items)
     with torch.no_grad():
-        predicted = model(images)
+        nearest = {name: predicted.argmax(dim=1) for name, predicted in model(images).items() if name in heads}
     masks_of = getattr(data, "masks", None)
     known = {} if masks_of is None else masks_of(items)
     masks = {name: dilated(torch.from_numpy(known[name]), dilation) for name in heads if name in known}
-    return Case(model, data.images(items), images, {name: predicted[name].argmax(dim=1) for name in heads}, masks, seed)
+    background = ~dilated(~white_background(pictures), dilation)
+    return Case(model, pictures, images, {name: nearest[name] for name in heads}, masks, background, seed)
 
 
 def _measure(table: Mapping[str, Method], case: Case, settings: Settings, results: Results) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -166,7 +167,7 @@ def method_grid(
     for column, (name, relevance) in zip(axes[:, 1:].T, heatmaps.items(), strict=True):
         maps = _maps(np.asarray(relevance)[:, None], (len(images),), images[0])
         for place, (axis, image) in enumerate(zip(column, images, strict=True)):
-            _picture(axis, overlay(image, maps[place]), "" if place else name.replace("_", "\n", 1))
+            _picture(axis, overlay(image, maps[place]), "" if place else fill(name.replace("_", " "), 11))
     _finish(figure, axes, path, "each heatmap relative to its own largest magnitude")
 
 
