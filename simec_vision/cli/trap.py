@@ -38,8 +38,9 @@ MEASURES = {
     "per_colour": "heel heights that the prediction moves per height that a new colour stands for; should be 0",
     "per_heel": "heel heights that the prediction moves per height that a new heel has; should be 1",
     "heel": "share of positive relevance on the heel",
-    "body": "share of positive relevance on the rest of the shoe",
-    "background": "share of positive relevance on the white background",
+    "surface": "the same inside the shoe, away from heel and outline, where there is only colour and texture",
+    "outline": "the same on the rest of the shoe",
+    "background": "the same on the white background",
 }
 """What is measured of each model, and how to read it."""
 
@@ -192,19 +193,33 @@ def measure(reader: Reader, shoes: Shoes, preset: str, dilation: int) -> dict[st
     free, heels = shoes.drawn(lambda shoe: shoe)
     tied, _ = shoes.drawn(SPURIOUS_TIES["colour"])
     colours, others = (_sweep(reader, shoes, change) for change in (recoloured, with_heel))
-    relevance, background = _relevance(reader, shoes.normalised(free), preset), white_background(free)
-    heel = dilated(heels, dilation)
-    outside = ~dilated(~background, dilation) & ~heel
-    areas = {"heel": heel, "body": ~heel & ~outside, "background": outside}
+    relevance = _relevance(reader, shoes.normalised(free), preset)
     return {
         "r2_tied": _r2(reader, shoes, tied),
         "r2_free": _r2(reader, shoes, free),
         "per_colour": slope(colours),
         "per_heel": slope(others),
-        **{name: float(relevance_mass(relevance, area).nanmean()) for name, area in areas.items()},
+        **{
+            name: float(relevance_mass(relevance, area).nanmean())
+            for name, area in areas(free, heels, dilation).items()
+        },
         "colours": colours.double().mean(dim=0).tolist(),
         "heels": others.double().mean(dim=0).tolist(),
     }
+
+
+def areas(images: NDArray[np.uint8], heels: Tensor, dilation: int) -> dict[str, Tensor]:
+    """Divide images into heel, surface, outline and background, each bool of shape ``(batch, height, width)``.
+
+    Args:
+        images: uint8 of shape ``(batch, height, width, channel)``.
+        heels: The true heels, shape ``(batch, height, width)``.
+        dilation: Pixels by which heel and outline reach beyond themselves; the surface begins twice as far inside.
+    """
+    white, heel = white_background(images), dilated(heels, dilation)
+    background = ~dilated(~white, dilation) & ~heel
+    surface = ~dilated(white | heel, 2 * dilation)
+    return {"heel": heel, "surface": surface, "outline": ~(heel | surface | background), "background": background}
 
 
 def recoloured(shoe: Shoe, height: int) -> Shoe:
@@ -252,8 +267,9 @@ def _draw(path: Path, readers: dict[str, Reader], shoes: Shoes, measured: dict[s
         Strip(name, _relevance(reader, images, preset).numpy(), [HEEL_HEIGHTS[h] for h in reader.read(images).tolist()])
         for name, reader in readers.items()
     ]
-    areas = {name: {area: row[area] for area in ("heel", "body", "background")} for name, row in measured.items()}
-    trap_chart(pictures, HEEL_HEIGHTS, strips, {name: row["colours"] for name, row in measured.items()}, areas, path)
+    parts = ("heel", "surface", "outline", "background")
+    shares = {name: {part: row[part] for part in parts} for name, row in measured.items()}
+    trap_chart(pictures, HEEL_HEIGHTS, strips, {name: row["colours"] for name, row in measured.items()}, shares, path)
 
 
 def _middle(shoes: Shoes) -> Shoes:

@@ -150,9 +150,8 @@ def _colours(axes: NDArray[Any], pictures: NDArray[np.uint8], heights: Sequence[
 
 
 def _strip(axes: NDArray[Any], strip: Strip, pictures: NDArray[np.uint8]) -> None:
-    largest = float(np.abs(strip.heatmaps).max())
     for axis, picture, heatmap, reading in zip(axes, pictures, strip.heatmaps, strip.readings, strict=True):
-        _image(axis, overlay(picture, heatmap[None], largest), reading)
+        _image(axis, overlay(picture, heatmap[None]), reading)
     _beside(axes[0], f"{strip.name}\nmodel reads")
 
 
@@ -176,7 +175,7 @@ def _readings(axis: Any, read: Mapping[str, Sequence[float]], heights: Sequence[
     axis.tick_params(labelsize=8)
     axis.set_title("mean heel height read off held-out shoes of all heights", fontsize=10, color=INK)
     axis.set_xlabel("recoloured to the colour that stood for", fontsize=9, color=INK)
-    axis.legend(frameon=False, fontsize=8.5)
+    axis.legend(frameon=False, fontsize=8.5, loc="upper left")
 
 
 def _areas(axis: Any, areas: Mapping[str, Mapping[str, float]]) -> None:
@@ -187,5 +186,6 @@ def _areas(axis: Any, areas: Mapping[str, Mapping[str, float]]) -> None:
         axis.bar_label(bars, fmt="%.2f", fontsize=8.5, color=INK, padding=2)
     plain(axis, "y")
     axis.set_xticks(range(len(parts)), parts)
+    axis.margins(y=0.25)
     axis.set_title("where positive relevance lies", fontsize=10, color=INK)
-    axis.legend(frameon=False, fontsize=8.5)
+    axis.legend(frameon=False, fontsize=8.5, loc="upper left", ncols=len(areas))

@@ -76,7 +76,7 @@ def _attribution(function: Attribution) -> Method:
 
     def method(model: "SimilarityModel", images: Tensor, head: str, reference: Tensor) -> Tensor:
         with torch.inference_mode(False), torch.enable_grad():
-            branch = copy.deepcopy(model.branch(head)).eval().requires_grad_(False)
+            branch = _branch(model, head)
             own = next(branch.parameters())
             images, reference = images.detach().clone().to(own.device, own.dtype), reference.to(own.device)
             parts = zip(images.split(CHUNK), reference.split(CHUNK), strict=True)
@@ -84,6 +84,14 @@ def _attribution(function: Attribution) -> Method:
         return torch.cat(maps)
 
     return method
+
+
+def _branch(model: "SimilarityModel", head: str) -> nn.Sequential:
+    """Copy encoder and head, the head as the plain linear layer that it is, which every method knows."""
+    weight = model.head(head).weight.detach().clone()
+    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+    linear.weight = nn.Parameter(weight)
+    return nn.Sequential(copy.deepcopy(model.encoder), linear).eval().requires_grad_(False)
 
 
 def _tried(function: Attribution, branch: nn.Module, images: Tensor, target: Tensor) -> Tensor:
