@@ -135,8 +135,14 @@ def _cases(
         heads = list(model.heads) if head is None else [head]
         for name in heads:
             model.head(name)  # names the nearest head if there is none
+        _check_pool(settings.pool, source)
         for seed in seeds:
             yield _case(model, source, heads, count, seed, settings.dilation)
+
+
+def _check_pool(pool: int, data: ImageDataModule) -> None:
+    if pool > min(data.size[1:]):
+        raise InputError(f"Expected settings.pool between 1 and {min(data.size[1:])}, the images' side, got {pool}")
 
 
 def _case(

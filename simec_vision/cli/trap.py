@@ -23,8 +23,8 @@ from simec_vision.cli.runs import open_run, write_text
 from simec_vision.cli.saved import pretrained_run, run_options
 from simec_vision.datamodules import DrawnShoes
 from simec_vision.datamodules.shoe_drawing import COLOURS, HEEL_HEIGHTS, SPURIOUS_TIES, Shoe, draw_shoe, item_seed
-from simec_vision.explain import explain
 from simec_vision.explain.evaluation import dilated, relevance_mass, white_background
+from simec_vision.explain.methods import Method, methods
 from simec_vision.files import write_json
 from simec_vision.items import InputError
 from simec_vision.metrics import similarity_match
@@ -79,9 +79,10 @@ def evaluate_trap(
     biased: str | None = None,
     unbiased: str | None = None,
     images: int = 64,
-    preset: str = "a_flat",
+    method: str = "a_flat",
     dilation: int = 3,
     count: int = 4000,
+    size: int = 136,
     epochs: int = 20,
     seed: int = 0,
     out: str | None = None,
@@ -93,25 +94,38 @@ def evaluate_trap(
         biased: Run folder of a pretraining on shoes drawn with --data.spurious colour; default: made now.
         unbiased: Run folder of a pretraining without it; default: made now.
         images: How many held-out shoes.
-        preset: Which rule for which layer.
+        method: What makes the heatmaps: a preset, or another method of evaluate explanations.
         dilation: Pixels by which the heel is widened on every side.
-        count: How many shoes a pretraining that is made now draws.
-        epochs: How many epochs it takes.
-        seed: Seed of such a pretraining, and of the choice of shoes.
+        count: How many shoes are drawn for a pretraining that is made now.
+        size: Their height and width in pixels.
+        epochs: How many epochs such a pretraining takes.
+        seed: Seed of its weights, and of the choice of shoes.
         out: Folder, new or empty; default: the next free runs/trap.
     """
     given = {name: _checked(name, run) for name, run in (("biased", biased), ("unbiased", unbiased)) if run}
+    explainer = methods([method])[method]
+    shoes = held_out(_data(given, count, size), images, seed)
     folder = open_run(out, "trap")
     write_text(folder / "config.yaml", config)
-    runs = {name: given.get(name) or _pretrained(folder / name, name, count, epochs, seed) for name in SPURIOUS}
-    shoes = held_out(run_options(runs["biased"]).data, images, seed)
-    readers = {name: _reader(run, shoes.data) for name, run in runs.items()}
-    measured = {name: measure(reader, shoes, preset, dilation) for name, reader in readers.items()}
-    _draw(folder / "trap.png", readers, shoes, measured, preset)
+    runs = {name: given.get(name) or _pretrained(folder / name, name, shoes.data, epochs, seed) for name in SPURIOUS}
+    readers = {name: _reader(run, shoes.data, explainer) for name, run in runs.items()}
+    measured = {name: measure(reader, shoes, dilation) for name, reader in readers.items()}
+    _draw(folder / "trap.png", readers, shoes, measured)
     values = {name: {key: round(row[key], 4) for key in MEASURES} for name, row in measured.items()}
-    write_json(folder / "summary.json", {"measures": MEASURES, **values, "runs": {k: str(v) for k, v in runs.items()}})
+    origin = {"runs": {name: str(run) for name, run in runs.items()}, "method": method}
+    write_json(folder / "summary.json", {"measures": MEASURES, **values, **origin})
     write_text(folder / "table.md", markdown(values))
     print(f"{markdown(values)}\nWrote {folder / 'trap.png'}, {folder / 'table.md'}, {folder / 'summary.json'}")
+
+
+def _data(given: dict[str, Path], count: int, size: int) -> DrawnShoes:
+    """Give the shoes of the biased run, whose held-out ones are free, or those that it is going to draw."""
+    if "biased" in given:
+        return run_options(given["biased"]).data
+    if "unbiased" in given:
+        own = run_options(given["unbiased"]).data
+        count, size = own.count, own.edge
+    return DrawnShoes(count, size, spurious="colour")
 
 
 SPURIOUS: dict[str, list[str]] = {"biased": ["--data.spurious", "colour"], "unbiased": []}
@@ -129,11 +143,12 @@ def _checked(name: str, run: str) -> Path:
     return folder
 
 
-def _pretrained(folder: Path, name: str, count: int, epochs: int, seed: int) -> Path:
+def _pretrained(folder: Path, name: str, data: DrawnShoes, epochs: int, seed: int) -> Path:
     """Pretrain in a process of its own, which keeps this one's random numbers and settings as they are."""
     options = [
-        *("--data.count", count, "--trainer.max_epochs", epochs, "--seed", seed, "--heatmaps", "false"),
-        *("--trainer.enable_progress_bar", "false", "--out", folder, *SPURIOUS[name]),
+        *("--data.count", data.count, "--data.size", data.edge, "--data.seed", data.seed, *SPURIOUS[name]),
+        *("--trainer.max_epochs", epochs, "--trainer.enable_progress_bar", "false", "--seed", seed),
+        *("--heatmaps", "false", "--out", folder),
     ]
     code = "import sys; from simec_vision.cli.main import main; sys.exit(main('pretrain', sys.argv[1:]))"
     subprocess.run([sys.executable, "-c", code, *map(str, options)], check=True)
@@ -162,11 +177,13 @@ class Reader:
         model: The model.
         target: Target similarities to its references.
         rows: What the similarities of each heel height to the references should be, shape ``(height, reference)``.
+        method: What makes its heatmaps.
     """
 
     model: SimilarityModel
     target: TargetSimilarity
     rows: Tensor
+    method: Method
 
     def predict(self, images: Tensor) -> Tensor:
         """Predict heel similarities, shape ``(batch, reference)``."""
@@ -177,35 +194,41 @@ class Reader:
         """Read heel heights, shape ``(batch,)``: of all heights, the one whose similarities are nearest (Euclid)."""
         return torch.cdist(self.predict(images), self.rows).argmin(dim=1)
 
+    def explain(self, images: Tensor) -> Tensor:
+        """Give heatmaps ``(batch, height, width)``, each of the similarity to the reference predicted most similar."""
+        return self.method(self.model, images, "heel", self.predict(images).argmax(dim=1))
 
-def _reader(run: Path, data: DrawnShoes) -> Reader:
+
+def _reader(run: Path, data: DrawnShoes, method: Method) -> Reader:
     model, options = SimilarityModel.load(run / "model").eval(), run_options(run)
     check_images(model, data)
     similarity = (options.similarities or options.data.similarities())["heel"]
     target = similarity.bind(data.items, reference_index(model, "heel", data))
     heights = data.items.numbers("HeelHeight")
     examples = [int(np.flatnonzero(heights == height)[0]) for height in range(HEIGHTS)]
-    return Reader(model, target, target(torch.tensor(examples)))
+    return Reader(model, target, target(torch.tensor(examples)), method)
 
 
-def measure(reader: Reader, shoes: Shoes, preset: str, dilation: int) -> dict[str, Any]:
+def measure(reader: Reader, shoes: Shoes, dilation: int) -> dict[str, Any]:
     """Measure what a heel head looks at; see ``MEASURES``. ``colours`` and ``heels`` are the heights read in each."""
     free, heels = shoes.drawn(lambda shoe: shoe)
     tied, _ = shoes.drawn(SPURIOUS_TIES["colour"])
     colours, others = (_sweep(reader, shoes, change) for change in (recoloured, with_heel))
-    relevance = _relevance(reader, shoes.normalised(free), preset)
+    relevance = reader.explain(shoes.normalised(free))
     return {
         "r2_tied": _r2(reader, shoes, tied),
         "r2_free": _r2(reader, shoes, free),
         "per_colour": slope(colours),
         "per_heel": slope(others),
-        **{
-            name: float(relevance_mass(relevance, area).nanmean())
-            for name, area in areas(free, heels, dilation).items()
-        },
+        **_shares(relevance, areas(free, heels, dilation)),
         "colours": colours.double().mean(dim=0).tolist(),
         "heels": others.double().mean(dim=0).tolist(),
     }
+
+
+def _shares(relevance: Tensor, areas: dict[str, Tensor]) -> dict[str, float]:
+    """Average each area's share over the images; an image without such an area has none of its relevance there."""
+    return {name: float(relevance_mass(relevance, area).nan_to_num().mean()) for name, area in areas.items()}
 
 
 def areas(images: NDArray[np.uint8], heels: Tensor, dilation: int) -> dict[str, Tensor]:
@@ -250,13 +273,7 @@ def _r2(reader: Reader, shoes: Shoes, images: NDArray[np.uint8]) -> float:
     return similarity_match(reader.predict(shoes.normalised(images)), target)["r2"]
 
 
-def _relevance(reader: Reader, images: Tensor, preset: str) -> Tensor:
-    """Explain each image towards the reference that it is predicted to be most similar to."""
-    nearest = reader.predict(images).argmax(dim=1)
-    return explain(reader.model, images, head="heel", reference=nearest, preset=preset).relevance.sum(dim=1)
-
-
-def _draw(path: Path, readers: dict[str, Reader], shoes: Shoes, measured: dict[str, Any], preset: str) -> None:
+def _draw(path: Path, readers: dict[str, Reader], shoes: Shoes, measured: dict[str, Any]) -> None:
     """Draw one shoe in all colours with the heatmaps of both models, and below what was measured."""
     from simec_vision.explain.charts import Strip, trap_chart
 
@@ -264,7 +281,7 @@ def _draw(path: Path, readers: dict[str, Reader], shoes: Shoes, measured: dict[s
     pictures = np.concatenate([one.drawn(partial(recoloured, height=height))[0] for height in range(HEIGHTS)])
     images = shoes.normalised(pictures)
     strips = [
-        Strip(name, _relevance(reader, images, preset).numpy(), [HEEL_HEIGHTS[h] for h in reader.read(images).tolist()])
+        Strip(name, reader.explain(images).numpy(), [HEEL_HEIGHTS[height] for height in reader.read(images).tolist()])
         for name, reader in readers.items()
     ]
     parts = ("heel", "surface", "outline", "background")

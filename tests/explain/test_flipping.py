@@ -167,7 +167,7 @@ def test_wrong_sizes_are_refused():
     model, (images, heatmaps, reference) = similarity_model(ENCODERS["PlainCNN"]), inputs(24)
     with pytest.raises(InputError, match=r"\(3, 24, 24\), got \(3, 3, 24, 24\)"):
         flipping_curve(model, images, images, "heel", reference)
-    with pytest.raises(InputError, match="between 1 and 24.*got 25"):
+    with pytest.raises(InputError, match=r"between 1 and 24.*got 25"):
         flipping_curve(model, images, heatmaps, "heel", reference, pool=25)
 
 
