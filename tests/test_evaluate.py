@@ -11,8 +11,9 @@ from PIL import Image
 
 from simec_vision.cli.evaluation_report import MEASURES
 from simec_vision.cli.main import main
+from simec_vision.cli.shoe_reading import held_out, recoloured, slope, with_heel
 from simec_vision.cli.trap import MEASURES as TRAP_MEASURES
-from simec_vision.cli.trap import areas, held_out, recoloured, slope, with_heel
+from simec_vision.cli.trap import areas
 from simec_vision.datamodules import DrawnShoes
 from tests.test_cli import QUICK, SHOES
 
@@ -55,12 +56,14 @@ def test_explanations_are_measured_side_by_side(runs, capsys):
     assert {path.name for path in Path("measured").iterdir()} == names
     summary = json.loads(Path("measured/summary.json").read_text())
     rows = {(row["method"], row["head"]): row for row in summary["table"]}
-    assert {head for _, head in rows} == {"heel", "closure"}
+    assert {head for _, head in rows} == {"heel", "closure", "pair of images"}
     assert {method for method, _ in rows} >= {"a_flat", "epsilon", "integrated_gradients", "edges", "random"}
     assert set(summary["failed"]) == {"captum_lrp"}
     for row in rows.values():
         assert set(MEASURES) <= set(row)
-        assert all(0 <= row[name] <= 1 for name in ("mass", "rank", "background"))
+        assert 0 <= row["background"] <= 1
+        if row["head"] != "pair of images":
+            assert 0 <= min(row["mass"], row["rank"]) <= max(row["mass"], row["rank"]) <= 1
         assert row["gap"] == pytest.approx(row["least"] - row["most"], abs=2e-4)
     assert rows["edges", "heel"]["randomised"] == rows["edges", "heel"]["heads"] == 1.0
     curve = np.load("measured/curves.npz")["a_flat/heel/most"]
@@ -91,11 +94,27 @@ def test_configuration_repeats_the_evaluation(runs):
     assert main("evaluate", ["--config", "first/config.yaml", "--out", "again"]) == 0  # explanations is the first task
     first, again = (json.loads(Path(f"{name}/summary.json").read_text())["table"] for name in ("first", "again"))
     for row in (*first, *again):
-        del row["seconds"], row["seconds_std"]
+        row.update(seconds=None, seconds_std=None)
     assert first == again
-    assert [row["method"] for row in first] == ["a_flat", "random"]
-    assert all(row["mass_std"] > 0 for row in first)
+    assert [row["method"] for row in first] == ["a_flat", "a_flat", "random", "random"]
+    assert all(row["gap_std"] > 0 for row in first)
     assert "2 seeds" in Path("first/table.md").read_text()
+
+
+def test_images_without_truth_are_measured_by_what_is_left():
+    Path("images").mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (24, 16, 16, 3), dtype=np.uint8)
+    rows = [f"{number}.png,{number}" for number in range(24)]
+    for number, image in enumerate(noise):
+        Image.fromarray(image).save(f"images/{number}.png")
+    Path("images/table.csv").write_text("\n".join(["image,price", *rows]) + "\n")
+    data = ["--data", "ImageTable", "--data.root", "images", "--data.table", "table.csv"]
+    assert main("pretrain", [*data, *QUICK, "--heatmaps", "false", "--out", "run"]) == 0
+    options = ["--model", "run", "--methods", "[a_flat,edges]", "--images", "2", "--settings.pairs", "0"]
+    assert main("evaluate", ["explanations", *options, "--out", "measured"]) == 0
+    (row, _) = json.loads(Path("measured/summary.json").read_text())["table"]
+    assert row["mass"] is row["rank"] is row["heads"] is None
+    assert row["gap"] is not None
 
 
 def test_mistakes_of_an_evaluation(runs, capsys):

@@ -24,14 +24,16 @@ from simec_vision.explain.evaluation import (
     relevance_share,
     white_background,
 )
-from simec_vision.explain.flipping import area_under, flipping_curve
-from simec_vision.explain.methods import Method
+from simec_vision.explain.flipping import area_under, flipping_curve, pair_flipping_curve
+from simec_vision.explain.methods import Method, pair_model
 from simec_vision.explain.methods import methods as named_methods
 from simec_vision.explain.randomisation import randomisation_curve
 from simec_vision.explain.refusal import CannotExplain
 from simec_vision.items import InputError
 from simec_vision.model import SimilarityModel
 
+PAIR = "pair of images"
+ORDERS: tuple[Literal["most"], Literal["least"]] = ("most", "least")
 SHOWN = 2
 """Images of every head in the picture of all methods."""
 
@@ -45,18 +47,21 @@ class Settings:
         pool: Height and width in pixels of the regions that are flipped.
         replacement: What flipped regions are replaced by: the blurred image, or its mean colour.
         randomised: How many of the images are explained with random weights; 0 leaves that check out.
+        pairs: How many of the images are explained as pairs, each with the other image whose embedding is most similar;
+            0 leaves pairs out.
     """
 
     dilation: int = 3
     pool: int = 8
     replacement: Literal["blur", "mean"] = "blur"
     randomised: int = 8
+    pairs: int = 16
 
     def __post_init__(self) -> None:
-        if min(self.dilation, self.randomised) < 0 or self.pool < 1:
+        if min(self.dilation, self.randomised, self.pairs) < 0 or self.pool < 1:
             raise InputError(
-                f"Expected dilation and randomised of at least 0 and pool of at least 1, got {self.dilation}, "
-                f"{self.randomised} and {self.pool}"
+                f"Expected dilation, randomised and pairs of at least 0 and pool of at least 1, got {self.dilation}, "
+                f"{self.randomised}, {self.pairs} and {self.pool}"
             )
 
 
@@ -184,7 +189,9 @@ def _measure_method(name: str, method: Method, case: Case, settings: Settings, r
         values |= _flipped(name, maps[head], head, case, settings, results)
         values |= _randomised(name, method, head, case, settings, results)
         results.add(name, head, values)
-    print(f"{name}: " + "; ".join(f"{head} {results.told(name, head)}" for head in maps), flush=True)
+    if min(settings.pairs, len(case.images)) > 1:
+        results.add(name, PAIR, _pairs(name, method, case, settings, results))
+    print(f"{name}: " + "; ".join(f"{head} {results.told(name, head)}" for head in results.values[name]), flush=True)
 
 
 def _localised(maps: Mapping[str, Tensor], head: str, case: Case) -> dict[str, float]:
@@ -201,14 +208,33 @@ def _flipped(
     name: str, heatmaps: Tensor, head: str, case: Case, settings: Settings, results: Results
 ) -> dict[str, float]:  # fmt: skip
     areas: dict[str, float] = {}
-    orders: tuple[Literal["most"], Literal["least"]] = ("most", "least")
-    for first in orders:
+    for first in ORDERS:
         curves = flipping_curve(
             case.model, case.images, heatmaps, head, case.references[head], first, settings.pool, settings.replacement
         )
         results.curves.setdefault(f"{name}/{head}/{first}", []).append(curves.mean(dim=0).cpu().numpy())
         areas[first] = _mean(area_under(curves))
     return areas | {"gap": areas["least"] - areas["most"]}
+
+
+def _pairs(name: str, method: Method, case: Case, settings: Settings, results: Results) -> dict[str, float]:
+    """Explain each image and the other one most similar to it, from both sides, and flip regions of both."""
+    images, background = case.images[: settings.pairs], case.background[: settings.pairs]
+    model = pair_model(case.model, images)
+    weight = model.head("pair").weight.detach()
+    other = (weight @ weight.T).fill_diagonal_(-torch.inf).argmax(dim=1)
+    mine = method(model, images, "pair", other)
+    theirs = method(pair_model(model, images), images[other], "pair", torch.arange(len(images)))
+    areas: dict[str, float] = {}
+    for first in ORDERS:
+        curves = pair_flipping_curve(
+            model, images, images[other], mine, theirs, first, settings.pool, settings.replacement
+        )
+        curve = curves.mean(dim=0) / curves[:, 0].mean()
+        results.curves.setdefault(f"{name}/{PAIR}/{first}", []).append(curve.cpu().numpy())
+        areas[first] = float(area_under(curve))
+    share = _mean(relevance_share(mine.cpu(), background))
+    return areas | {"gap": areas["least"] - areas["most"], "background": share}
 
 
 def _randomised(

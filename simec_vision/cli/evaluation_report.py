@@ -16,7 +16,8 @@ MEASURES = {
     "mass": "share of positive relevance on the true mask (relevance mass accuracy); higher is better",
     "rank": "share of the most relevant pixels on the true mask (relevance rank accuracy); higher is better",
     "background": "share of relevance of either sign on the white background; lower is better",
-    "most": "area under the score while regions go, most relevant first; lower is better",
+    "most": "area under the score while regions go, most relevant first (of a pair: of both images, the score before "
+    "them being 1); lower is better",
     "least": "the same, least relevant first; higher is better",
     "gap": "least − most; higher is better, 0 is a random order",
     "randomised": "rank correlation with heatmaps of random weights; near 0 is better, 1 shows the image only",
@@ -97,7 +98,9 @@ class Results:
         return [*sorted(seeing, key=lambda name: -self._overall(name, measure)), *blind]
 
     def _overall(self, method: str, measure: str) -> float:
-        return float(np.mean([self.mean(method, head, measure) for head in self.heads()]))
+        means = [self.mean(method, head, measure) for head in self.heads()]
+        known = [mean for mean in means if not math.isnan(mean)]
+        return sum(known) / len(known) if known else float("nan")
 
 
 def write_report(folder: Path, results: Results, shown: Mapping[str, Any]) -> str:

@@ -104,8 +104,7 @@ class ChangingImages:
         """
         self.maps[0].write(patch, corner)
         for step, before, after in zip(self.steps, self.maps, self.maps[1:], strict=False):
-            margins = zip(before.values.shape[1:3], after.values.shape[1:3], after.margin, strict=True)
-            outputs = [inner - 2 * margin for _, inner, margin in margins]
+            outputs = [side - 2 * margin for side, margin in zip(after.values.shape[1:3], after.margin, strict=True)]
             patch, corner = _changed(step, before, outputs, patch, corner)
             after.write(patch, corner)
         return self.output()

@@ -7,20 +7,20 @@ channels, of the predicted similarity to each image's reference. All work on a c
 import copy
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from simec_vision.explain.evaluating import evaluating
 from simec_vision.explain.refusal import CannotExplain
 from simec_vision.explain.relevance import explain
+from simec_vision.heads import SimilarityHead
 from simec_vision.items import InputError, nearest
+from simec_vision.model import SimilarityModel
 
-if TYPE_CHECKING:
-    from simec_vision.model import SimilarityModel
-
-Method = Callable[["SimilarityModel", Tensor, str, Tensor], Tensor]
+Method = Callable[[SimilarityModel, Tensor, str, Tensor], Tensor]
 Attribution = Callable[[nn.Module, Tensor, Tensor], Tensor]
 """(branch, images, target) → relevance ``(batch, channel, height, width)``, Captum's way."""
 
@@ -57,6 +57,23 @@ def methods(names: Sequence[str] | None = None) -> dict[str, Method]:
     return known if names is None else {name: known[name] for name in names}
 
 
+def pair_model(model: SimilarityModel, others: Tensor) -> SimilarityModel:
+    """Make other images the references of a head ``pair``, so that every method can explain pairs of images.
+
+    The similarity to reference i is embed(image) · embed(others[i]), as in
+    :func:`~simec_vision.explain.relevance.explain_pair`.
+
+    Args:
+        model: The model whose embeddings are compared; the new one shares its encoder.
+        others: Normalised images, shape ``(reference, channel, height, width)``.
+    """
+    own = model.head(next(iter(model.heads))).weight
+    with evaluating(model), torch.no_grad():
+        weight = model.embed(others.to(own.device, own.dtype))
+    head = SimilarityHead(weight.shape[1], len(others), weight)
+    return SimilarityModel(model.encoder, {"pair": head})
+
+
 def background_colour(images: Tensor) -> Tensor:
     """Give the mean colour of the outermost pixels ``(batch, channel, 1, 1)``: what an absent object looks like."""
     inner = images[:, :, 1:-1, 1:-1]
@@ -65,7 +82,7 @@ def background_colour(images: Tensor) -> Tensor:
 
 
 def _preset(name: str) -> Method:
-    def method(model: "SimilarityModel", images: Tensor, head: str, reference: Tensor) -> Tensor:
+    def method(model: SimilarityModel, images: Tensor, head: str, reference: Tensor) -> Tensor:
         return explain(model, images, head=head, reference=reference, preset=name).relevance.sum(dim=1)
 
     return method
@@ -74,7 +91,7 @@ def _preset(name: str) -> Method:
 def _attribution(function: Attribution) -> Method:
     """Run a method of Captum on a copy of encoder and head; what it plants there, or raises, does not get out."""
 
-    def method(model: "SimilarityModel", images: Tensor, head: str, reference: Tensor) -> Tensor:
+    def method(model: SimilarityModel, images: Tensor, head: str, reference: Tensor) -> Tensor:
         with torch.inference_mode(False), torch.enable_grad():
             branch = _branch(model, head)
             own = next(branch.parameters())
@@ -86,7 +103,7 @@ def _attribution(function: Attribution) -> Method:
     return method
 
 
-def _branch(model: "SimilarityModel", head: str) -> nn.Sequential:
+def _branch(model: SimilarityModel, head: str) -> nn.Sequential:
     """Copy encoder and head, the head as the plain linear layer that it is, which every method knows."""
     weight = model.head(head).weight.detach().clone()
     linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
@@ -176,11 +193,11 @@ CAPTUM: dict[str, Attribution] = {
 }
 
 
-def _random(model: "SimilarityModel", images: Tensor, head: str, reference: Tensor) -> Tensor:
+def _random(model: SimilarityModel, images: Tensor, head: str, reference: Tensor) -> Tensor:
     return torch.rand(images[:, 0].shape).to(images.device)
 
 
-def _edges(model: "SimilarityModel", images: Tensor, head: str, reference: Tensor) -> Tensor:
+def _edges(model: SimilarityModel, images: Tensor, head: str, reference: Tensor) -> Tensor:
     """Give the magnitude of Sobel's gradient of the grey image; the edge's pixels go on beyond it."""
     sobel = torch.tensor([[1.0, 0.0, -1.0], [2.0, 0.0, -2.0], [1.0, 0.0, -1.0]])
     kernels = torch.stack([sobel, sobel.T])[:, None].to(images.device, images.dtype)

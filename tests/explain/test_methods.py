@@ -5,8 +5,8 @@ from torch import nn
 
 from simec_vision import SimilarityHead, SimilarityModel
 from simec_vision.encoders import PlainCNN
-from simec_vision.explain import CannotExplain, explain
-from simec_vision.explain.methods import background_colour, methods
+from simec_vision.explain import CannotExplain, explain, explain_pair
+from simec_vision.explain.methods import background_colour, methods, pair_model
 from simec_vision.explain.presets import PRESETS
 from simec_vision.explain.randomisation import randomisation_curve, randomised_models
 from simec_vision.items import InputError
@@ -76,6 +76,16 @@ def test_presets_are_explanations():
     model, (images, reference) = similarity_model(), pictures()
     expected = explain(model, images, "heel", reference, preset="a_flat").relevance.sum(dim=1)
     assert torch.equal(methods()["a_flat"](model, images, "heel", reference), expected)
+
+
+def test_pairs_are_explained_by_a_head_of_the_others_embeddings():
+    model, (images, _) = similarity_model(), pictures()
+    others = images.flip(0) + 0.1
+    pairs = pair_model(model, others)
+    told = explain_pair(model, images, others)
+    torch.testing.assert_close(pairs(images)["pair"].diagonal().detach(), told.score, rtol=1e-4, atol=1e-6)
+    heatmaps = methods()["a_flat"](pairs, images, "pair", torch.arange(3))
+    torch.testing.assert_close(heatmaps, told.relevance.sum(dim=1), rtol=1e-3, atol=1e-7)
 
 
 def test_gradients():
