@@ -1,16 +1,24 @@
 """What a pretrained encoder is compared with: predictors of similarity that see no image."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from simec_vision.items import InputError
 from simec_vision.metrics import SimilarityMatch
 
 CHUNK = 1024
 """Items whose target similarities are looked at together."""
+
+
+def _chunks(index: NDArray[np.int64], what: str) -> Iterator[NDArray[np.int64]]:
+    """Give some items at a time."""
+    if not len(index):
+        raise InputError(f"Expected at least one {what} item to compare predictors by, got none: change the split")
+    return (index[start : start + CHUNK] for start in range(0, len(index), CHUNK))
 
 
 def class_means(
@@ -27,9 +35,12 @@ def class_means(
     Returns:
         Shape ``(class + 1, reference)``, float32; the last row, which code −1 finds, is that of all items together.
         NaN where nothing is known.
+
+    Raises:
+        InputError: if there is no item.
     """
     totals = counts = torch.zeros(())
-    for chunk in np.array_split(index, -(-len(index) // CHUNK)):
+    for chunk in _chunks(index, "training"):
         member = torch.nn.functional.one_hot(torch.from_numpy(codes[chunk]) % (classes + 1), classes + 1).double()
         member[:, classes] = 1
         rows = target(torch.from_numpy(chunk)).double()
@@ -57,11 +68,14 @@ def blind_match(
     Returns:
         For the constant (one number, the mean target similarity over the references), ``mse``; for the class means (for
         each reference its mean similarity to the items of the held-out item's class), ``mse``, ``r2`` and ``spearman``.
+
+    Raises:
+        InputError: if no item is known or none is held out.
     """
     means = class_means(target, train, codes, classes)
     overall = means[classes].nanmean()
     constant, by_class = SimilarityMatch(), SimilarityMatch(len(held_out) * means.shape[1])
-    for chunk in np.array_split(held_out, -(-len(held_out) // CHUNK)):
+    for chunk in _chunks(held_out, "held-out"):
         index = torch.from_numpy(chunk)
         rows, predicted = target(index), means[torch.from_numpy(codes[chunk])]
         constant.update(overall.expand_as(rows), rows)

@@ -21,6 +21,16 @@ def _pair(size: Size) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
+def _check_size(encoder: str, size: Size, smallest: int) -> None:
+    """Make sure that an image leaves at least one pixel behind an encoder's pools."""
+    height, width = _pair(size)
+    if min(height, width) < smallest:
+        raise InputError(
+            f"Expected images of at least {smallest}×{smallest} pixels for this {encoder}, got {height}×{width}: "
+            "enlarge the images, or choose MLP"
+        )
+
+
 class Encoder(nn.Module, ABC):
     """Map images ``(batch, channel, height, width)`` to embeddings ``(batch, embedding)``.
 
@@ -50,9 +60,13 @@ class CifarCNN(Encoder):
         embedding_dim: Length of an embedding, every entry in [−1, 1].
         size: Height and width of the images in pixels, or one number for both.
         channels: Channels of the images.
+
+    Raises:
+        InputError: for images smaller than 4×4 pixels.
     """
 
     def __init__(self, embedding_dim: int = 512, size: Size = 32, channels: int = 3) -> None:
+        _check_size("CifarCNN", size, 4)
         height, width = _pair(size)
         layers = nn.Sequential(
             *(nn.Conv2d(channels, 16, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
@@ -71,9 +85,13 @@ class ShoeCNN(Encoder):
         embedding_dim: Length of an embedding.
         size: Height and width of the images in pixels, or one number for both.
         channels: Channels of the images.
+
+    Raises:
+        InputError: for images smaller than 10×10 pixels.
     """
 
     def __init__(self, embedding_dim: int = 512, size: Size = 136, channels: int = 3) -> None:
+        _check_size("ShoeCNN", size, 10)
         blocks = [_shoe_block(channels, 32), _shoe_block(32, 64)]
         height, width = (((side - 2) // 2 - 2) // 2 for side in _pair(size))
         layers = nn.Sequential(*blocks[0], *blocks[1], nn.Flatten(), nn.Linear(64 * height * width, embedding_dim))
@@ -99,6 +117,9 @@ class PlainCNN(Encoder):
         channels: Channels of the images.
         widths: Channels of each stage.
         dropout: Share of the last map that is dropped in training.
+
+    Raises:
+        InputError: for images that are too small, by default smaller than 16×16 pixels, or no widths.
     """
 
     def __init__(
@@ -109,7 +130,10 @@ class PlainCNN(Encoder):
         widths: Sequence[int] = (16, 32, 64, 96),
         dropout: float = 0.1,
     ) -> None:
+        if not widths:
+            raise InputError("Expected widths of at least one stage of PlainCNN, got none")
         stride = 2 if max(_pair(size)) > 64 else 1
+        _check_size(f"PlainCNN of {len(widths)} stages", size, stride * 2 ** len(widths))
         # A kernel that the stride divides covers every pixel equally often, or heatmaps would show a grid.
         first = nn.Conv2d(channels, widths[0], 6 if stride == 2 else 5, stride=stride, padding=2)
         layers: list[nn.Module] = [first, nn.MaxPool2d(2), nn.ReLU()]
@@ -165,10 +189,12 @@ class TorchvisionEncoder(Encoder):
     Args:
         name: torchvision's name of the network, such as ``resnet18`` or ``vgg11_bn``.
         embedding_dim: Length of an embedding.
-        weights: torchvision's name of pretrained weights, such as ``DEFAULT`` (downloaded); default: random weights.
+        weights: torchvision's name of pretrained weights, such as ``DEFAULT``, which are downloaded into torch's cache
+            unless they are there; default: random weights. A saved model has its own weights and is loaded without
+            them, but resuming or repeating a run makes the encoder anew and needs them again.
 
     Raises:
-        InputError: if torchvision has no such network, naming the nearest it has.
+        InputError: if torchvision has no such network or weights, naming the nearest it has.
     """
 
     def __init__(self, name: str = "resnet18", embedding_dim: int = 256, weights: str | None = None) -> None:
@@ -177,10 +203,14 @@ class TorchvisionEncoder(Encoder):
         known = models.list_models(module=models)
         if name not in known:
             raise InputError(f"Expected the name of a torchvision network, got {name!r}: {nearest(name, known)}")
+        if weights is not None:
+            choices = [choice.name for choice in models.get_model_weights(name)] + ["DEFAULT"]
+            if weights.rpartition(".")[2] not in choices:
+                raise InputError(f"Expected weights of {name}, got {weights!r}: {nearest(weights, choices)}")
         extra = {"init_weights": True} if name in ("googlenet", "inception_v3") and weights is None else {}
         network = models.get_model(name, weights=weights, **extra)
         _replace_last_linear(network, embedding_dim)
-        # The weights are in the checkpoint from now on; rebuilding must not download them again.
+        # A saved model has its weights beside these options; loading it must not download any.
         super().__init__(network, embedding_dim, {"name": name, "embedding_dim": embedding_dim})
 
     def forward(self, images: Tensor) -> Tensor:
@@ -190,15 +220,20 @@ class TorchvisionEncoder(Encoder):
 
 
 def _replace_last_linear(network: nn.Module, embedding_dim: int) -> None:
-    """Put a linear layer to the embedding in the place of the network's last linear (or 1×1 convolution) layer."""
-    kinds = (nn.Linear, nn.Conv2d)
-    place, last = [(place, layer) for place, layer in network.named_modules() if isinstance(layer, kinds)][-1]
-    parent, _, child = place.rpartition(".")
-    if isinstance(last, nn.Linear):
-        new: nn.Module = nn.Linear(last.in_features, embedding_dim)
-    else:
-        new = nn.Conv2d(last.in_channels, embedding_dim, 1)
-    setattr(network.get_submodule(parent), child, new)
+    """Put a linear layer to the embedding in the place of the network's last linear (or 1×1 convolution) layer.
+
+    A ReLU behind it, as SqueezeNet has, goes: embeddings may be negative.
+    """
+    layers = [*network.named_modules()]
+    last = max(number for number, (_, layer) in enumerate(layers) if isinstance(layer, nn.Linear | nn.Conv2d))
+    for place, layer in layers[last + 1 :]:
+        if isinstance(layer, nn.ReLU):
+            network.set_submodule(place, nn.Identity())
+    place, layer = layers[last]
+    if isinstance(layer, nn.Linear):
+        network.set_submodule(place, nn.Linear(layer.in_features, embedding_dim))
+    elif isinstance(layer, nn.Conv2d):
+        network.set_submodule(place, nn.Conv2d(layer.in_channels, embedding_dim, 1))
 
 
 class MLP(Encoder):

@@ -1,32 +1,60 @@
 """Writing files so that each appears whole or not at all."""
 
 import json
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from simec_vision.items import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path``; it takes its place at the end, or vanishes if anything was raised."""
+    """Give a temporary path beside ``path``; it takes its place at the end, or vanishes if anything was raised.
+
+    An error of the file system that names no file, such as a full disk while writing, names ``path``.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
         yield partial
         os.replace(partial, path)
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
         partial.unlink(missing_ok=True)
 
 
 def write_json(path: str | Path, content: Any) -> None:
-    """Write JSON, whole or not at all."""
+    """Write JSON, whole or not at all; numbers that are not finite, which JSON does not know, become null."""
     with replacing(path) as partial:
-        partial.write_text(json.dumps(content, indent=2) + "\n")
+        partial.write_text(json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {name: _finite(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def write_weights(path: str | Path, state: "Mapping[str, Tensor]") -> None:
+    """Write tensors as safetensors, whole or not at all."""
+    from safetensors.torch import save
+
+    content = save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()})
+    with replacing(path) as partial:
+        partial.write_bytes(content)
 
 
 def read_description(path: str | Path, keys: set[str]) -> dict[str, Any]:

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from simec_vision.encoders import build_encoder
-from simec_vision.files import replacing, write_json
+from simec_vision.files import write_json, write_weights
 from simec_vision.items import InputError
 from simec_vision.optimisation import Optimisation, configured, step_plateau
+from simec_vision.processes import Average, keep_buffers_local, share_buffers
 
 WEIGHTS = "classifier.safetensors"
 DESCRIPTION = "classifier.json"
@@ -55,11 +56,7 @@ class Classifier(nn.Module):
 
     def save(self, folder: str | Path) -> None:
         """Write ``classifier.safetensors`` and ``classifier.json`` into a folder; each whole or not at all."""
-        from safetensors.torch import save_file
-
-        state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        with replacing(Path(folder) / WEIGHTS) as partial:
-            save_file(state, partial)
+        write_weights(Path(folder) / WEIGHTS, self.state_dict())
         options = getattr(self.encoder, "options", {})
         encoder = {"kind": type(self.encoder).__name__, "options": options}
         sizes = {"embedding_dim": self.linear.in_features, "classes": self.classes}
@@ -106,6 +103,8 @@ class FineTuning(pl.LightningModule):
         self.frozen = frozen
         self.seed = seed
         classifier.encoder.requires_grad_(not frozen)
+        keep_buffers_local(self)
+        self._accuracy = Average()
 
     def train(self, mode: bool = True) -> "FineTuning":
         """Switch training behaviour on or off; a frozen encoder stays in evaluation, or its statistics would move."""
@@ -149,18 +148,31 @@ class FineTuning(pl.LightningModule):
         self.log("train/loss", loss.detach(), batch_size=len(labels), **options)
         return loss
 
+    def on_validation_epoch_start(self) -> None:
+        """Begin to count."""
+        share_buffers(self.classifier)
+        self._accuracy = Average()
+
+    def on_test_epoch_start(self) -> None:
+        """Begin to count."""
+        self.on_validation_epoch_start()
+
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Count correct validation images."""
-        self._log_accuracy("validation/accuracy", batch)
+        images, labels = batch
+        self._accuracy.update((self(images).argmax(dim=1) == labels).double().mean(), len(labels))
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Count correct test images."""
-        self._log_accuracy("test/accuracy", batch)
+        self.validation_step(batch, batch_idx)
 
-    def _log_accuracy(self, name: str, batch: tuple[Tensor, Tensor]) -> None:
-        images, labels = batch
-        correct = (self(images).argmax(dim=1) == labels).float().mean()
-        self.log(name, correct, batch_size=len(labels), prog_bar=True, sync_dist=True)
+    def on_validation_epoch_end(self) -> None:
+        """Log the accuracy on the validation images."""
+        self.log("validation/accuracy", self._accuracy.compute(), prog_bar=True, sync_dist=False)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the accuracy on the test images."""
+        self.log("test/accuracy", self._accuracy.compute(), sync_dist=False)
 
 
 @torch.no_grad()

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,33 +58,37 @@ class Items:
         """Give a numeric attribute, shape ``(item,)``, NaN where unknown.
 
         Raises:
-            InputError: naming the first item whose value is not a number.
+            InputError: naming the first item whose value is not a finite number.
         """
         values = self.column(attribute)
-        if values.dtype.kind in "fiub":
-            return values.astype(np.float64)
-        return np.array([self._number(attribute, i, value) for i, value in enumerate(values)])
+        if values.dtype.kind not in "fiub":
+            values = np.array([self._number(attribute, i, value) for i, value in enumerate(values)])
+        infinite = np.flatnonzero(np.isinf(values))
+        if len(infinite):
+            raise self._no_number(attribute, infinite[0], values[infinite[0]])
+        return values.astype(np.float64)
 
     def _number(self, attribute: str, item: int, value: str) -> float:
         try:
             return float("nan") if str(value).strip() in UNKNOWN else float(value)
         except ValueError:
-            raise InputError(
-                f"Expected a number for {attribute!r} of item {str(self.names[item])!r} (row {item + 1}), "
-                f"got {str(value)!r}: "
-                "correct it, leave it empty (unknown), or compare this attribute as a class or a set"
-            ) from None
+            raise self._no_number(attribute, item, value) from None
+
+    def _no_number(self, attribute: str, item: int, value: object) -> InputError:
+        return InputError(
+            f"Expected a finite number for {attribute!r} of item {str(self.names[item])!r}, got {str(value)!r}: "
+            "correct it, leave it empty (unknown), or compare this attribute as a class or a set"
+        )
 
     def classes(self, attribute: str) -> tuple[NDArray[np.int64], list[str]]:
-        """Give a categorical attribute as codes, shape ``(item,)``, −1 where unknown, and the sorted class names."""
-        values = self.column(attribute)
-        if values.dtype.kind == "f":
-            text = np.array(["" if np.isnan(v) else f"{v:g}" for v in values])
-        else:
-            text = values.astype(str)
-        known = sorted(set(text.tolist()) - set(UNKNOWN))
+        """Give a categorical attribute as codes, shape ``(item,)``, −1 where unknown, and the sorted class names.
+
+        A number is called as it is written, a whole one without a point: ``1000001``, ``0.25``.
+        """
+        text = [_class_name(value) for value in self.column(attribute)]
+        known = sorted(set(text) - set(UNKNOWN))
         code = {name: position for position, name in enumerate(known)}
-        return np.array([code.get(value, -1) for value in text.tolist()], dtype=np.int64), known
+        return np.array([code.get(value, -1) for value in text], dtype=np.int64), known
 
     def sets(self, attribute: str, separator: str = ";") -> tuple[NDArray[np.float32], list[str]]:
         """Give a set-valued attribute as membership, shape ``(item, member)`` of 0 and 1, and the sorted members.
@@ -100,16 +106,21 @@ class Items:
             membership[row, [position[name] for name in names]] = 1.0
         return membership, known
 
-    def positions(self, names: Sequence[str]) -> NDArray[np.int64]:
+    def positions(self, names: Sequence[str], places: Sequence[str] | None = None) -> NDArray[np.int64]:
         """Give the index of each named item.
 
+        Args:
+            names: The names to look for.
+            places: Where each name stands, for the message, such as ``row 3 of pairs.csv``.
+
         Raises:
-            InputError: naming the first name that no item has.
+            InputError: naming the first name that no item has, and its place.
         """
         position = {name: index for index, name in enumerate(self.names.tolist())}
-        for name in names:
+        for number, name in enumerate(names):
             if name not in position:
-                raise InputError(f"Expected the name of an item, got {name!r}: {self._hint(name)}")
+                place = f" in {places[number]}" if places else ""
+                raise InputError(f"Expected the name of an item{place}, got {name!r}: {self._hint(name)}")
         return np.array([position[name] for name in names], dtype=np.int64)
 
     def _hint(self, name: str) -> str:
@@ -117,3 +128,24 @@ class Items:
         return (
             f"did you mean {close[0]!r}?" if close else f"the {len(self)} items are named like {str(self.names[0])!r}"
         )
+
+
+def _class_name(value: Any) -> str:
+    """Write a value so that different values differ."""
+    whole = isinstance(value, float | np.floating) and value.is_integer()
+    return str(int(value) if whole else value)
+
+
+def read_names(path: str | Path) -> list[str]:
+    """Read the names of items from a text file, one a line.
+
+    Raises:
+        InputError: if there is no such file, or it is empty.
+    """
+    try:
+        names = [line.strip() for line in Path(path).read_text(encoding="utf-8-sig").split("\n") if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"Expected a text file with the name of an item in each line at {path}: {error}") from error
+    if not names:
+        raise InputError(f"Expected names of items in {path}, one a line, but it is empty")
+    return names

@@ -7,6 +7,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from simec_vision.items import InputError
+
+ROUNDING = 1e-4
+"""How far rounding may take a similarity out of [0, 1]."""
+
 
 def _masked_mean(elementwise: Tensor, known: Tensor) -> Tensor:
     """Average the known entries of each row, then the rows; a row without any known entry gives 0."""
@@ -48,11 +53,34 @@ def masked_bce(predicted: Tensor, target: Tensor) -> Tensor:
     """Binary cross-entropy over the known targets in [0, 1], reduced as in :func:`masked_mse`.
 
     The predicted similarities are taken as log-odds: −t·log σ(p) − (1−t)·log(1−σ(p)), element by element.
+
+    Raises:
+        InputError: naming targets outside [0, 1], for tensors on the CPU only; elsewhere a look at the values would
+            make every step wait for the device, so check what comes there beforehand.
     """
     _check(predicted, target)
+    if target.device.type == "cpu":
+        refuse_outside_unit_interval(target)
     known = ~torch.isnan(target)
     target = torch.where(known, target, 0.0).to(predicted.dtype)
     return _masked_mean(F.binary_cross_entropy_with_logits(predicted, target, reduction="none"), known)
+
+
+def refuse_outside_unit_interval(target: Tensor) -> None:
+    """Make sure that known target similarities lie in [0, 1], but for rounding; it waits for the device.
+
+    Args:
+        target: Target similarities of any shape, NaN where unknown.
+
+    Raises:
+        InputError: naming the smallest and the largest value outside.
+    """
+    outside = target[(target < -ROUNDING) | (target > 1 + ROUNDING)]
+    if len(outside):
+        raise InputError(
+            f"Expected target similarities between 0 and 1 for the loss bce, got {len(outside)} of {target.numel()} "
+            f"outside, from {outside.min():g} to {outside.max():g}: choose mse or mae, or scale the similarity"
+        )
 
 
 LOSSES = {"mse": masked_mse, "mae": masked_mae, "bce": masked_bce}
@@ -74,27 +102,34 @@ def gram_penalty(weight: Tensor, gram: Tensor) -> Tensor:
     return masked_mse(weight @ weight.T, gram)
 
 
-def gram_penalty_block(weight: Tensor, gram: Tensor, num_references: int) -> Tensor:
-    """Estimate :func:`gram_penalty` from a random block of references, without bias.
+def gram_penalty_block(weight: Tensor, gram: Tensor, num_references: int, known_counts: Tensor | None = None) -> Tensor:
+    """Estimate :func:`gram_penalty` from a random block of references.
 
-    For a block of k of the r references, drawn without replacement, a diagonal entry of the r × r matrix is seen with
-    probability k/r and an off-diagonal one with k(k−1)/(r(r−1)); dividing by these makes the expectation the full mean.
+    Of a reference's r similarities, a block of k references that holds it always shows its own, and each other one
+    with probability (k−1)/(r−1); so weighed by the inverse, the sum over the block's known entries estimates the sum
+    over all known ones, which is divided by their number.
+
+    With ``known_counts``, or where everything is known, the expectation over blocks is exactly the full penalty.
+    Otherwise the number is estimated from the block, too, and references that show nothing known are left out: a
+    ratio estimate, near the full penalty where most references have some known similarities in a block.
 
     Args:
         weight: The block's rows of the weight, shape ``(block, embedding)``.
-        gram: The block's own similarities, shape ``(block, block)``; unknown ones (NaN) count as met.
+        gram: The block's own similarities, shape ``(block, block)``, NaN where unknown.
         num_references: How many references there are in all (r).
+        known_counts: How many of each one's similarities to all r references are known, shape ``(block,)``.
 
     Returns:
         A scalar.
     """
-    block = len(gram)
-    squared = (weight @ weight.T - gram) ** 2
-    squared = torch.where(torch.isnan(gram), 0.0, squared)
-    diagonal = squared.diagonal().sum()
-    off_diagonal = squared.sum() - diagonal
-    pairs = num_references * (num_references - 1) / max(block * (block - 1), 1)
-    return (diagonal * num_references / block + off_diagonal * pairs) / num_references**2
+    known = ~torch.isnan(gram)
+    squared = torch.where(known, weight @ weight.T - torch.where(known, gram, 0.0), 0.0) ** 2
+    inverse = torch.full_like(squared, (num_references - 1) / max(len(gram) - 1, 1)).fill_diagonal_(1)
+    sums = (squared * inverse).sum(dim=1)
+    if known_counts is not None:
+        return (sums / known_counts.clamp(min=1)).mean()
+    counts = (known * inverse).sum(dim=1)
+    return (sums / counts.clamp(min=1)).sum() / (counts > 0).sum().clamp(min=1)
 
 
 def orthogonality_penalty(weight: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from simec_vision.encoders import Encoder, build_encoder
-from simec_vision.files import read_description, replacing, write_json
+from simec_vision.files import read_description, write_json, write_weights
 from simec_vision.heads import SimilarityHead
 from simec_vision.items import InputError, nearest
 
@@ -26,6 +26,7 @@ class SimilarityModel(nn.Module):
 
     Raises:
         ValueError: if a head expects embeddings of another length than the encoder gives.
+        InputError: if a head's name is no word of letters, digits and ``_``, or one that PyTorch or this package uses.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class SimilarityModel(nn.Module):
     ) -> None:
         super().__init__()
         for name, head in heads.items():
+            _check_name(name)
             dim = getattr(encoder, "embedding_dim", head.embedding_dim)
             if head.embedding_dim != dim:
                 raise ValueError(
@@ -75,13 +77,8 @@ class SimilarityModel(nn.Module):
 
     def save(self, folder: str | Path) -> None:
         """Write ``model.safetensors`` and ``model.json`` into a folder; each appears whole or not at all."""
-        from safetensors.torch import save_file
-
-        folder = Path(folder)
-        state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        with replacing(folder / WEIGHTS) as partial:
-            save_file(state, partial)
-        write_json(folder / DESCRIPTION, self.description())
+        write_weights(Path(folder) / WEIGHTS, self.state_dict())
+        write_json(Path(folder) / DESCRIPTION, self.description())
 
     def description(self) -> dict[str, Any]:
         """Say as JSON values what rebuilds the model, weights apart."""
@@ -118,6 +115,18 @@ class SimilarityModel(nn.Module):
         model = cls(encoder, heads, description.get("about"))
         load_weights(model, Path(folder) / WEIGHTS)
         return model
+
+
+TAKEN = ("images", "all_pairs", "bilrp")
+"""Names that stand beside those of the heads where explanations are written."""
+
+
+def _check_name(name: str) -> None:
+    if not name.isidentifier() or name in TAKEN or hasattr(nn.ModuleDict, name):
+        raise InputError(
+            f"Expected the name of a head made of letters, digits and _, got {name!r}"
+            f"{', which has another meaning' if name.isidentifier() else ''}: choose another"
+        )
 
 
 def _described_encoder(description: dict[str, Any], folder: str | Path) -> Encoder:

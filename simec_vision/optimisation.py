@@ -74,9 +74,10 @@ def make_schedule(optimizer: Optimizer, options: Optimisation, total_steps: int,
 def configured(
     parameters: Iterable[nn.Parameter], options: Optimisation, total_steps: float, monitor: str
 ) -> dict[str, Any]:
-    """Make what a LightningModule's ``configure_optimizers`` returns."""
+    """Make what a LightningModule's ``configure_optimizers`` returns; a cosine without end stays at its top."""
     optimizer = make_optimizer(parameters, options)
-    schedule = make_schedule(optimizer, options, max(1, int(total_steps)), monitor)
+    steps = max(1, int(min(total_steps, 2**62)))
+    schedule = make_schedule(optimizer, options, steps, monitor)
     return {"optimizer": optimizer} | ({"lr_scheduler": schedule} if schedule else {})
 
 

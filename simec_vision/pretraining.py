@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from simec_vision.heads import SimilarityHead
+from simec_vision.items import InputError, nearest
 from simec_vision.losses import LOSSES, gram_penalty, gram_penalty_block, orthogonality_penalty
 from simec_vision.metrics import SimilarityMatch
 from simec_vision.model import SimilarityModel
 from simec_vision.optimisation import Optimisation, configured, step_plateau
+from simec_vision.processes import Average, from_all_processes, keep_buffers_local, share_buffers
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,9 @@ class Objective:
             which costs reference² · embedding operations a step.
         orthogonality_penalty: Strength of the orthogonality penalty (the original's ``orth_reg``).
         orthogonality_start: Share of the epochs after which it begins (1/3 in the original's torch code).
+
+    Raises:
+        InputError: for a Gram penalty beside ``bce``, whose predicted similarities are log-odds.
     """
 
     loss: Literal["mse", "mae", "bce"] = "mse"
@@ -38,6 +43,13 @@ class Objective:
     gram_block: int = 512
     orthogonality_penalty: float = 0.0
     orthogonality_start: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.loss == "bce" and self.gram_penalty > 0:
+            raise InputError(
+                "Expected gram_penalty 0 beside the loss bce, whose predicted similarities are log-odds, "
+                f"got {self.gram_penalty}"
+            )
 
 
 def block_of_references(num_references: int, block: int, seed: int, step: int) -> NDArray[np.int64]:
@@ -76,13 +88,16 @@ class Pretraining(pl.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        _check_heads(model, targets)
+        self.objective = objective or Objective()
+        _check_heads(model, targets, self.objective)
         self.model = model
         self.targets = nn.ModuleDict(targets)
-        self.objective = objective or Objective()
+        keep_buffers_local(self)
         self.optimisation = optimisation or Optimisation()
         self.seed = seed
         self._matches: dict[str, SimilarityMatch] = {}
+        self._losses: dict[str, Average] = {}
+        self._known_counts: dict[str, Tensor] = {}
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Predict similarities: head name → ``(batch, reference)``."""
@@ -116,23 +131,27 @@ class Pretraining(pl.LightningModule):
         """Compute the objective on a batch of images and their index."""
         images, index = batch
         predicted = self.model(images)
-        similarity = self.similarity_loss(predicted, index)
-        self._log_epoch("train/similarity_loss", similarity.detach(), len(index))
-        penalty = self.penalty()
-        self.log("train/loss", (similarity + penalty).detach(), prog_bar=True, batch_size=len(index))
-        return similarity + penalty
+        losses = self.head_losses(predicted, index)
+        similarity = self.weighted(losses)
+        loss = similarity + self.penalty()
+        self._log_epoch("train/similarity_loss", similarity, len(index))
+        self._log_epoch("train/loss", loss, len(index), prog_bar=True)
+        for head, part in losses.items():
+            self._log_epoch(f"train/{head}/loss", part, len(index))
+        return loss
 
-    def _log_epoch(self, name: str, value: Tensor, count: int) -> None:
-        self.log(name, value, on_step=False, on_epoch=True, batch_size=count, sync_dist=True)
+    def _log_epoch(self, name: str, value: Tensor, count: int, prog_bar: bool = False) -> None:
+        options: dict[str, Any] = {"on_step": False, "on_epoch": True, "sync_dist": True, "prog_bar": prog_bar}
+        self.log(name, value.detach(), batch_size=count, **options)
 
-    def similarity_loss(self, predicted: Mapping[str, Tensor], index: Tensor) -> Tensor:
-        """Sum the heads' weighted losses of predicted similarities of the items ``index``."""
+    def head_losses(self, predicted: Mapping[str, Tensor], index: Tensor) -> dict[str, Tensor]:
+        """Give each head's loss of the predicted similarities of the items ``index``."""
         loss = LOSSES[self.objective.loss]
-        parts = [
-            self._weight(name) * loss(similarities.float(), self.targets[name](index))
-            for name, similarities in predicted.items()
-        ]
-        return torch.stack(parts).sum()
+        return {head: loss(given.float(), self.targets[head](index)) for head, given in predicted.items()}
+
+    def weighted(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """Sum the heads' losses by their weights."""
+        return torch.stack([self._weight(head) * loss for head, loss in losses.items()]).sum()
 
     def penalty(self) -> Tensor:
         """Sum the heads' weighted penalties at the current step; 0 for frozen heads, which they could not change."""
@@ -162,7 +181,10 @@ class Pretraining(pl.LightningModule):
             return gram_penalty(weight, target.gram())
         columns = torch.from_numpy(block_of_references(len(weight), block, self.seed, self.global_step))
         columns = columns.to(weight.device)
-        return gram_penalty_block(weight[columns], target.gram(columns), len(weight))
+        if name not in self._known_counts:
+            self._known_counts[name] = target.known_counts()
+        counts = self._known_counts[name][columns]
+        return gram_penalty_block(weight[columns], target.gram(columns), len(weight), counts)
 
     def _orthogonality_started(self) -> bool:
         start = self.objective.orthogonality_start
@@ -180,8 +202,9 @@ class Pretraining(pl.LightningModule):
         """Compare a validation batch."""
         images, index = batch
         predicted = self.model(images)
-        loss = self.similarity_loss(predicted, index)
-        self.log("validation/loss", loss, prog_bar=True, batch_size=len(index), sync_dist=True)
+        losses = self.head_losses(predicted, index)
+        for name, value in {"loss": self.weighted(losses), **{f"{h}/loss": part for h, part in losses.items()}}.items():
+            self._losses.setdefault(f"validation/{name}", Average()).update(value, len(index))
         self._update_matches(predicted, index)
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
@@ -189,7 +212,9 @@ class Pretraining(pl.LightningModule):
         self._update_matches(self.model(batch[0]), batch[1])
 
     def on_validation_epoch_end(self) -> None:
-        """Log mse, r² and Spearman of each head on the validation images."""
+        """Log loss, mse, r² and Spearman of each head on the validation images."""
+        for name, average in sorted(self._losses.items()):
+            self.log(name, average.compute(), prog_bar=name == "validation/loss", sync_dist=False)
         self._log_matches("validation")
 
     def on_test_epoch_end(self) -> None:
@@ -197,6 +222,8 @@ class Pretraining(pl.LightningModule):
         self._log_matches("similarity")
 
     def _start_matches(self, split: str) -> None:
+        share_buffers(self.model)
+        self._losses = {}
         data = getattr(self.trainer, "datamodule", None)
         items = len(data.subset(split)) if data is not None else 0
         self._matches = {name: SimilarityMatch(items * head.num_references) for name, head in self._heads()}
@@ -212,19 +239,15 @@ class Pretraining(pl.LightningModule):
     def _log_matches(self, prefix: str) -> None:
         for name, match in self._matches.items():
             if self.trainer.world_size > 1:
-                match.merge(_from_all_processes(match.state()))
+                match.merge(from_all_processes(match.state()))
             for measure, value in match.compute().items():
                 self.log(f"{prefix}/{name}/{measure}", value, prog_bar=measure == "r2", sync_dist=False)
 
 
-def _from_all_processes(state: Any) -> list[Any]:
-    """Gather a small object from every process."""
-    states: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(states, state)
-    return states
-
-
-def _check_heads(model: SimilarityModel, targets: Mapping[str, Any]) -> None:
+def _check_heads(model: SimilarityModel, targets: Mapping[str, Any], objective: Objective) -> None:
+    for name in objective.weights:
+        if name not in targets:
+            raise InputError(f"Expected the weight of a head's loss, got one of {name!r}: {nearest(name, [*targets])}")
     if set(model.heads) != set(targets):
         raise ValueError(f"Expected targets for the heads {sorted(model.heads)}, got them for {sorted(targets)}")
     for name, target in targets.items():

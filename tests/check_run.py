@@ -20,7 +20,7 @@ def main(run: Path) -> int:
     for head, masks in localised.items():
         print(f"relevance of {head}: {masks}")
         fine &= masks[head]["gain"] > 1.5
-    figures = [run / "heatmaps" / f"{name}.png" for name in ("heel", "closure", "pairs")]
+    figures = [run / "heatmaps" / f"{name}.png" for name in ("heel", "closure", "all_pairs")]
     return 0 if fine and all(figure.stat().st_size > 10_000 for figure in figures) else 1
 
 

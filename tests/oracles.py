@@ -26,14 +26,9 @@ def cross_entropy(p, t):
 
 
 def gram_penalty(weight, gram):
-    """Mean over all r × r entries of (s_ij − w_i · w_j)²."""
-    r = len(weight)
-    gaps = [
-        (gram[i][j] - sum(a * b for a, b in zip(weight[i], weight[j], strict=True))) ** 2
-        for i in range(r)
-        for j in range(r)
-    ]
-    return sum(gaps) / r**2
+    """Mean over rows of the mean over known entries of (s_ij − w_i · w_j)²; over all r × r where all are known."""
+    products = [[sum(a * b for a, b in zip(mine, theirs, strict=True)) for theirs in weight] for mine in weight]
+    return masked_loss(products, gram, squared)
 
 
 def orthogonality_penalty(weight):
@@ -41,6 +36,15 @@ def orthogonality_penalty(weight):
     d = len(weight[0])
     products = [0.0 if i == j else sum(row[i] * row[j] for row in weight) ** 2 for i in range(d) for j in range(d)]
     return sum(products) / d**2
+
+
+def attribute_distance(a, b, extent):
+    return 1 - abs(a - b) / extent
+
+
+def same_class(a, b):
+    """Classes are numbered from 0; a negative one is unknown."""
+    return math.nan if a < 0 or b < 0 else float(a == b)
 
 
 def overlap(a, b, coefficient):
@@ -61,6 +65,27 @@ def kernel(kind, a, b, gamma):
     if kind == "cosine":
         return dot / math.sqrt(sum(x * x for x in a) * sum(y * y for y in b))
     return math.exp(-gamma * sum((x - y) ** 2 for x, y in zip(a, b, strict=True)))
+
+
+def centred(rows, block):
+    """Kernel rows less their own mean and the column means of the references' block, plus that block's mean."""
+    r = len(block)
+    columns = [sum(row[j] for row in block) / r for j in range(r)]
+    overall = sum(columns) / r
+    return [[value - sum(row) / r - columns[j] + overall for j, value in enumerate(row)] for row in rows]
+
+
+def scaled(rows, block):
+    """Kernel rows brought to the interval that makes the references' block span [0, 1]."""
+    low, high = min(map(min, block)), max(map(max, block))
+    return [[(value - low) / (high - low) for value in row] for row in rows]
+
+
+def weighted_sum(parts, weights):
+    return [
+        [sum(w * part[i][j] for w, part in zip(weights, parts, strict=True)) for j in range(len(parts[0][0]))]
+        for i in range(len(parts[0]))
+    ]
 
 
 def cosine_schedule(step, total, warmup):

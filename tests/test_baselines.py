@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from simec_vision import InputError
 from simec_vision.baselines import blind_match, class_means
 
 GENERATOR = np.random.default_rng(3)
@@ -48,3 +49,11 @@ def test_held_out_items_are_predicted_from_training_items_only():
     assert constant == {"mse": pytest.approx(np.mean((overall - known[:, 1]) ** 2))}
     assert by_class["mse"] == pytest.approx(np.mean((known[:, 0] - known[:, 1]) ** 2))
     assert by_class["r2"] == pytest.approx(np.corrcoef(known.T)[0, 1] ** 2, abs=1e-5)
+
+
+@pytest.mark.parametrize("empty", ["training", "held-out"])
+def test_predictors_need_items_of_both_kinds(empty):
+    splits = [TRAIN, HELD_OUT]
+    splits[empty == "held-out"] = np.arange(0)
+    with pytest.raises(InputError, match=f"at least one {empty} item .*, got none"):
+        blind_match(target, *splits, CODES, 3)

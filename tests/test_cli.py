@@ -145,10 +145,60 @@ def test_bad_matrices(capsys, matrix, message):
         (["--resume", "nowhere"], r"nowhere.config\.yaml"),
         (["--data.batches.size", "0"], "at least 1"),
         (["--trainer.accelerator", "gpux"], "gpux"),
+        (["--similarities.keys=SetOverlap", "--similarities.keys.attribute=Closure"], "'keys', which has another"),
+        (["--objective.weights", '{"hel": 3}'], "got one of 'hel': did you mean 'heel'"),
+        (["--objective.loss", "bce"], "gram_penalty 0 beside the loss bce"),
+        (["--trainer.max_epochs", "-1", "--trainer.max_time", "00:00:01:00"], "an end for the schedule cosine"),
+        (["--encoder", "TorchvisionEncoder", "--encoder.name", "vit_b_16"], r"takes images of .* = 3, 32, 32, but"),
     ],
 )
 def test_unknown_options_and_names(capsys, options, message):
     assert_matches(message, fails(capsys, "pretrain", *SHOES, *options))
+
+
+BAD_CONFIGS = {
+    "no YAML": ("a: [1", r"config at options\.yaml: .*line 1"),
+    "no options": ("- 1\n- 2\n", r"file options\.yaml, got \[1, 2\]"),
+    "no such source": ("data: DrawnShos\n", "--data, got 'DrawnShos': did you mean 'DrawnShoes'"),
+    "no such encoder": ("encoder:\n  class_path: simec_vision.encoders.CifarCN\n", "did you mean 'CifarCNN'"),
+    "no such similarity": ("similarities:\n  s:\n    class_path: SetOverlp\n", "did you mean 'SetOverlap'"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_CONFIGS)
+def test_bad_configs(capsys, case):
+    text, message = BAD_CONFIGS[case]
+    Path("options.yaml").write_text(text)
+    assert_matches(message, fails(capsys, "pretrain", "--config", "options.yaml"))
+
+
+def test_cross_entropy_needs_similarities_between_0_and_1(capsys):
+    options = ["--similarities.s=Kernel", "--objective.loss", "bce", "--objective.gram_penalty", "0"]
+    assert_matches(
+        "Head 's': Expected target similarities between 0 and 1", fails(capsys, "pretrain", *SHOES, *options)
+    )
+
+
+def test_nothing_held_out(capsys, table):
+    message = "Expected items held out for validation, got none"
+    assert message in fails(capsys, "pretrain", *table, "--data.validation", "0", "--data.test", "0")
+
+
+def test_eigen_start_needs_known_similarities(capsys, table):
+    Path("images/pairs.csv").write_text("a,b,similarity\n0.png,1.png,0.5\n2.png,3.png,0.1\n")
+    pairs = [*table, "--data.pairs", "pairs.csv", "--references", "2", "--head_start", "eigen"]
+    assert "head_start eigen can use. Expected gram without NaN" in fails(capsys, "pretrain", *pairs)
+
+
+def test_head_called_pairs_keeps_its_figure(table):
+    pairs = [f"{a}.png,{b}.png,{abs(a - b) / 12}" for a in range(12) for b in range(a, 12)]
+    Path("images/pairs.csv").write_text("\n".join(["a,b,similarity", *pairs]) + "\n")
+    assert main("pretrain", [*table, *QUICK, "--data.pairs", "pairs.csv", "--references", "2", "--out", "run"]) == 0
+    summary = json.loads(Path("run/heatmaps/summary.json").read_text())
+    assert summary["files"] == ["pairs.png", "all_pairs.png", "relevance.npz"]
+    with np.load("run/heatmaps/relevance.npz", allow_pickle=False) as arrays:
+        assert arrays["pairs"].shape[:2] == (2, 1)
+        assert arrays["all_pairs"].shape[:2] == (1, 1)
 
 
 def test_output_that_cannot_be_written(capsys):
@@ -171,6 +221,23 @@ def test_full_disk_is_named():
     assert "No space left on device" in user_mistake(error.value)
 
 
+@pytest.mark.parametrize("file", ["last.ckpt", "model.safetensors"])
+def test_full_disk_leaves_nothing_half_written(capsys, monkeypatch, file):
+    write = Path.write_bytes
+
+    def write_half(path, content):
+        if path.name.startswith(f".{file.split('.')[0]}."):
+            write(path, bytes(content)[:100])
+            raise OSError(28, "No space left on device")
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", write_half)
+    assert main("pretrain", [*SHOES, *QUICK, "--out", "run", "--heatmaps", "false"]) == 2
+    line = capsys.readouterr().err
+    assert_matches(rf"^error: .*run.*{file}: No space left on device\. .*\n$", line)
+    assert not list(Path("run").rglob(f"*{file.split('.')[0]}*.{file.split('.')[1]}"))
+
+
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pretrained")
@@ -191,7 +258,7 @@ def test_run_folder_holds_what_is_promised(pretrained):
     expected = {f"similarity/{head}/{m}" for head in ("heel", "closure") for m in ("mse", "r2", "spearman")}
     assert expected | {"images_per_second", "seconds", "epochs"} <= set(summary)
     assert {path.name for path in (pretrained / "heatmaps").iterdir()} == {
-        "heel.png", "closure.png", "pairs.png", "relevance.npz", "summary.json",
+        "heel.png", "closure.png", "all_pairs.png", "relevance.npz", "summary.json",
     }  # fmt: skip
 
 
@@ -206,6 +273,7 @@ def test_predictors_that_see_no_image_are_measured_beside(capsys):
 
 
 def test_config_repeats_the_run(pretrained):
+    assert not {"out:", "resume:"} & set((pretrained / "config.yaml").read_text().split())
     assert main("pretrain", ["--config", str(pretrained / "config.yaml"), "--out", "again", "--heatmaps", "false"]) == 0
     first, again = (SimilarityModel.load(path / "model").state_dict() for path in (pretrained, Path("again")))
     assert all(torch.equal(first[name], again[name]) for name in first)
@@ -234,6 +302,8 @@ def test_finetuning_reports_what_is_promised(capsys, pretrained):
     assert json.loads(Path("scratch/summary.json").read_text())["pretraining"] == "none"
     assert_matches(r"\(160\), got 4000", fails(capsys, "finetune", "--model", str(pretrained), "--labels", "4000"))
     assert_matches("Category", fails(capsys, "finetune", "--model", str(pretrained), "--label", "Categry"))
+    assert_matches("at least two classes", fails(capsys, "finetune", "--model", str(pretrained), "--labels", "1"))
+    assert f"model: {pretrained}" in Path("tuned/config.yaml").read_text()
     assert_matches("nowhere", fails(capsys, "finetune", "--model", "nowhere"))
     other = ["--data", "DrawnShoes", "--data.count", "60", "--data.size", "40", "--data.cache", "false"]
     assert_matches(r"\(3, 32, 32\).*\(3, 40, 40\)", fails(capsys, "finetune", "--model", str(pretrained), *other))
@@ -245,16 +315,44 @@ def test_explaining_reports_what_is_promised(capsys, pretrained):
     summary = json.loads(Path("told/summary.json").read_text())
     assert len(summary["explained"]) == 2 * 3 + 2 * 2
     assert all({"score", "delta"} <= set(row) for row in summary["explained"])
-    assert summary["files"] == ["heel.png", "pairs.png", "relevance.npz"]
+    assert summary["files"] == ["heel.png", "all_pairs.png", "relevance.npz"]
     arrays = np.load("told/relevance.npz", allow_pickle=False)
     assert arrays["heel"].shape == (3, 2, 3, 32, 32)
     assert set(summary["localisation"]["heel"]) == {"heel", "closure"}
     name = json.loads((pretrained / "model" / "model.json").read_text())["about"]["references"]["heel"][4]
-    named = ["--images", '["shoe-00001"]', "--references", f'["{name}"]', "--pairs", "false"]
+    assert "bilrp" not in summary
+    named = ["--images", "shoe-00001,shoe-00004", "--references", f'["{name}"]', "--pairs", "false"]
     assert main("explain", [*options, *named, "--out", "named"]) == 0
+    assert np.load("named/relevance.npz", allow_pickle=False)["images"].tolist() == ["shoe-00001", "shoe-00004"]
     assert_matches("did you mean 'heel'", fails(capsys, "explain", "--model", str(pretrained), "--head", "hel"))
     assert_matches("did you mean 'a_flat'", fails(capsys, "explain", *options, "--preset", "a_flt"))
     assert_matches("shoe-00999", fails(capsys, "explain", *options, "--images", '["shoe-00999"]'))
+
+
+def test_explaining_connects_cells(capsys, pretrained):
+    options = ["--model", str(pretrained), "--head", "heel", "--bilrp", "true", "--pairs", "false", "--references", "1"]
+    look = ["--colours", "balanced", "--scale", "all", "--format", "pdf"]
+    assert main("explain", [*options, "--images", "3", "--cells", "8", *look, "--out", "connected"]) == 0
+    summary = json.loads(Path("connected/summary.json").read_text())
+    assert summary["files"] == ["heel.pdf", "bilrp.pdf", "relevance.npz"]
+    assert all(Path("connected", name).read_bytes().startswith(b"%PDF") for name in summary["files"][:2])
+    arrays = np.load("connected/relevance.npz", allow_pickle=False)
+    names, factors = arrays["images"].tolist(), arrays["bilrp"]
+    assert factors.shape[0] == 3
+    assert factors.shape[2:] == (8, 8)
+    assert [{row["image"], row["other"]} for row in summary["bilrp"]] == [
+        {names[0], names[1]}, {names[0], names[2]}, {names[1], names[2]},
+    ]  # fmt: skip
+    for row in summary["bilrp"]:
+        first, second = (factors[names.index(row[side])].sum(axis=(1, 2)) for side in ("image", "other"))
+        assert row["delta"] == pytest.approx((first @ second - row["score"]) / row["score"], rel=1e-3)
+        assert row["kept"] == 1
+    assert main("explain", [*options, "--images", "2", "--directions", "2", "--out", "some"]) == 0
+    assert np.load("some/relevance.npz")["bilrp"].shape == (2, 2, 16, 16)
+    assert json.loads(Path("some/summary.json").read_text())["bilrp"][0]["kept"] != 1
+    assert_matches("at least 2 for --bilrp, got 1", fails(capsys, "explain", *options, "--images", "1"))
+    assert_matches("between 1 and 32.*got 33", fails(capsys, "explain", *options, "--cells", "33"))
+    assert_matches("--directions between 1 and .*got 0", fails(capsys, "explain", *options, "--directions", "0"))
 
 
 def test_help_has_a_line_for_every_option(capsys):
@@ -267,8 +365,53 @@ def test_help_has_a_line_for_every_option(capsys):
         assert "Run folder" in text or "Folder" in text
 
 
+def test_heatmaps_in_files_are_those_of_single_explanations(pretrained):
+    from simec_vision.cli.saved import run_options
+    from simec_vision.explain import explain, explain_pair
+
+    options = ["--model", str(pretrained), "--images", "3", "--references", "2", "--out", "told"]
+    assert main("explain", options) == 0
+    summary, arrays = json.loads(Path("told/summary.json").read_text()), np.load("told/relevance.npz")
+    model, data = SimilarityModel.load(pretrained / "model"), run_options(pretrained).data
+    rows = iter(summary["explained"])
+    names = arrays["images"].tolist()
+    images = data.normalised(data.items.positions(names))
+    for head in ("heel", "closure"):
+        for grid_row in arrays[head]:
+            for column, relevance in enumerate(grid_row):
+                row = next(rows)
+                place = model.about["references"][head].index(row["reference"])
+                told = explain(model, images[column : column + 1], head=head, reference=place)
+                assert (row["head"], row["image"]) == (head, names[column])
+                assert np.allclose(relevance, told.relevance[0], atol=1e-5 * abs(relevance).max())
+                assert row["score"] == pytest.approx(float(told.score[0]), abs=1e-5)
+    for grid_row, other in zip(arrays["all_pairs"], images, strict=True):
+        for relevance, image in zip(grid_row, images, strict=True):
+            told = explain_pair(model, image[None], other[None])
+            assert np.allclose(relevance, told.relevance[0], atol=1e-5 * abs(relevance).max())
+            assert next(rows)["score"] == pytest.approx(float(told.score[0]), abs=1e-4)
+
+
+def test_items_chosen_to_differ_do():
+    from simec_vision.cli.explain import different
+
+    rows = torch.tensor([[0.0, 0.0], [0.1, 0.0], [1.0, 0.0], [0.0, 0.9], [0.0, 0.0], [float("nan"), 0.0]])
+    assert different(rows, 4).tolist() == [0, 2, 3, 5]
+    assert sorted(different(torch.zeros(7, 3), 7).tolist()) == list(range(7))
+    two_classes = torch.eye(2)[torch.arange(20) % 2]
+    assert len(set(different(two_classes, 12).tolist())) == 12
+
+
+def test_localisation_is_the_share_of_positive_relevance():
+    from simec_vision.cli.explain import _share
+
+    relevance = torch.tensor([[1.0, 3.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0], [5.0, 0.0, 0.0, 0.0]])
+    mask = torch.tensor([[0, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0]]) > 0  # nothing is there in the third
+    assert _share(relevance, mask) == {"mass": 0.625, "area": 0.375, "gain": 1.67}
+
+
 def test_shoes_are_only_named_where_nothing_else_is():
-    from simec_vision.cli.parsing import make_parser
+    from simec_vision.cli.parsing import make_parser, read_configs
     from simec_vision.cli.pretrain import pretrain
 
     parser = make_parser(pretrain)
@@ -277,7 +420,7 @@ def test_shoes_are_only_named_where_nothing_else_is():
     assert with_shoes(["--seed", "1"], parser)[:2] == ["--data", "DrawnShoes"]
     assert with_shoes(["--config", "without.yaml"], parser)[:2] == ["--data", "DrawnShoes"]
     for given in (["--data", "CIFAR10"], ["--data=CIFAR10"], ["--config", "with.yaml"], ["--config=with.yaml"]):
-        assert with_shoes(given, parser) == given
+        assert with_shoes(given, parser, read_configs(given)) == given
 
 
 def test_import_is_light():

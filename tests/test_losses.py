@@ -1,8 +1,10 @@
 import math
+from itertools import combinations
 
 import pytest
 import torch
 
+from simec_vision import InputError
 from simec_vision.losses import (
     LOSSES,
     gram_penalty,
@@ -56,9 +58,11 @@ def test_other_shape_is_refused(loss):
         loss(torch.zeros(4, 3), torch.zeros(4, 1))
 
 
-def test_penalties_equal_loops():
+@pytest.mark.parametrize("unknown", [0.0, 0.5])
+def test_penalties_equal_loops(unknown):
     weight = torch.randn(6, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     gram = torch.randn(6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    gram[torch.rand(6, 6, generator=torch.Generator().manual_seed(3)) < unknown] = math.nan
     assert gram_penalty(weight, gram).item() == pytest.approx(
         oracles.gram_penalty(weight.tolist(), gram.tolist()), abs=1e-10
     )
@@ -73,19 +77,52 @@ def test_gram_penalty_vanishes_only_at_the_factor():
     assert gram_penalty(weight, 2 * weight @ weight.T).item() > 0.0
 
 
-def test_block_estimate_is_unbiased():
-    """The average over every possible block is the full penalty."""
-    from itertools import combinations
+def average_over_blocks(weight, gram, size, known_counts):
+    blocks = [torch.tensor(block) for block in combinations(range(len(gram)), size)]
+    counts = [None if known_counts is None else known_counts[b] for b in blocks]
+    estimates = [
+        gram_penalty_block(weight[b], gram[b][:, b], len(gram), c) for b, c in zip(blocks, counts, strict=True)
+    ]
+    return torch.stack(estimates).mean().item()
 
+
+@pytest.mark.parametrize("size", [2, 3, 5])
+@pytest.mark.parametrize(("unknown", "counted"), [(0.0, False), (0.0, True), (0.6, True)])
+def test_block_estimate_is_unbiased(size, unknown, counted):
+    """The average over every possible block is the full penalty, if all is known or its amount is."""
     weight = torch.randn(6, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     gram = torch.randn(6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    for size in (1, 2, 3, 5):
-        blocks = [torch.tensor(block) for block in combinations(range(6), size)]
-        estimates = [gram_penalty_block(weight[b], gram[b][:, b], 6).item() for b in blocks]
-        full = gram_penalty(weight, gram).item()
-        if size == 1:  # a single reference has no pair: only the diagonal can be seen
-            full = ((weight @ weight.T - gram).diagonal() ** 2).sum().item() / 36
-        assert sum(estimates) / len(estimates) == pytest.approx(full, abs=1e-10)
+    gram[torch.rand(6, 6, generator=torch.Generator().manual_seed(3)) < unknown] = math.nan
+    gram[4] = math.nan if unknown else gram[4]
+    average = average_over_blocks(weight, gram, size, (~gram.isnan()).sum(dim=1) if counted else None)
+    assert average == pytest.approx(gram_penalty(weight, gram).item(), abs=1e-10)
+
+
+@pytest.mark.parametrize("block", [100, 300])
+@pytest.mark.parametrize("counted", [True, False])
+def test_block_estimate_is_near_where_little_is_known(block, counted):
+    """5 % of the similarities are known, and of some references ten times as much as of others."""
+    generator = torch.Generator().manual_seed(4)
+    weight = torch.randn(600, 8, dtype=torch.float64, generator=generator)
+    gram = torch.randn(600, 600, dtype=torch.float64, generator=generator)
+    share = torch.linspace(0.01, 0.09, 600)[:, None]
+    gram[torch.rand(600, 600, generator=generator) > share] = math.nan
+    counts = (~gram.isnan()).sum(dim=1) if counted else None
+    estimates = []
+    for _ in range(60):
+        b = torch.randperm(600, generator=generator)[:block]
+        estimates.append(gram_penalty_block(weight[b], gram[b][:, b], 600, None if counts is None else counts[b]))
+    assert torch.stack(estimates).mean().item() == pytest.approx(gram_penalty(weight, gram).item(), rel=0.03)
+
+
+@pytest.mark.parametrize("wrong", [-0.5, 1.25])
+def test_cross_entropy_refuses_targets_outside_its_interval(wrong):
+    target = torch.tensor([[0.0, 1.00001, math.nan], [wrong, 0.5, 1.0]])
+    with pytest.raises(
+        InputError, match=rf"between 0 and 1 .* got 1 of 6 outside, from {wrong} to {wrong}: choose mse"
+    ):
+        masked_bce(torch.zeros(2, 3), target)
+    masked_bce(torch.zeros(3), target[0])
 
 
 def test_orthogonality_counts_the_diagonal_as_zero():

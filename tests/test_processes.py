@@ -1,6 +1,7 @@
 """Real processes: two with gloo against one, and a run killed in the middle against an undisturbed one."""
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -54,10 +55,23 @@ def test_two_processes_end_where_one_does(tmp_path):
     assert max(gaps.values()) < 1e-5, gaps
     logs = [rows_of(tmp_path / name / "metrics.csv") for name in ("one", "two")]
     measures = [name for name in logs[0][-1] if name.startswith(("validation/", "train/similarity"))]
-    assert len(measures) == 8
+    assert len(measures) == 10
     for name in measures:
         tolerance = 2e-3 if name.endswith("spearman") else 1e-4  # ranks of nearly equal predictions swap by rounding
         assert float(logs[1][-1][name]) == pytest.approx(float(logs[0][-1][name]), rel=1e-3, abs=tolerance), name
+
+
+def test_two_processes_count_every_item_once(tmp_path):
+    """Seven test images do not divide by two, and validation leaves the second process without any."""
+    options = [*SMALL, "--data.count", "66", "--references", "20", *PLAIN, "--trainer.max_epochs", "1"]
+    run("pretrain", *options, "--out", "model", folder=tmp_path)
+    tuning = ["--model", "model", "--labels", "20", *PLAIN, "--trainer.max_epochs", "2", "--batches.colour", "0"]
+    tuning += ["--probe", "false", "--frozen", "true"]
+    run("finetune", *tuning, "--out", "one", folder=tmp_path)
+    run("finetune", *tuning, "--trainer.devices", "2", "--trainer.strategy", "ddp", "--out", "two", folder=tmp_path)
+    one, two = (json.loads((tmp_path / name / "summary.json").read_text()) for name in ("one", "two"))
+    assert two["test/accuracy"] == pytest.approx(one["test/accuracy"], abs=1e-6)
+    assert two["test/accuracy"] * 7 == pytest.approx(round(two["test/accuracy"] * 7), abs=1e-5)
 
 
 def rows_of(path):

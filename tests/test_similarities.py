@@ -1,4 +1,6 @@
+import io
 import math
+import os
 
 import numpy as np
 import pytest
@@ -17,6 +19,9 @@ from simec_vision.similarities import (
     WeightedSum,
     choose_references,
 )
+from simec_vision.similarities.attributes import attribute_distance, same_class, set_overlap
+from simec_vision.similarities.combined import weighted_sum
+from simec_vision.similarities.kernels import KERNELS, centred, scaled
 from tests import oracles
 
 COUNT, REFERENCES = 12, np.array([7, 2, 9, 0, 4])
@@ -35,6 +40,68 @@ def items():
         "price": np.array([str(i * 1.5) for i in range(COUNT)]),
     }
     return Items(names, columns, pixels=lambda index: PIXELS[index])
+
+
+# --- formulas, in double precision ------------------------------------------------------------------------------------
+
+
+def double(*size, seed=0, unknown=0.0):
+    """Seeded random numbers, some of them NaN."""
+    generator = torch.Generator().manual_seed(seed)
+    numbers = torch.randn(*size, dtype=torch.float64, generator=generator)
+    return numbers.masked_fill(torch.rand(*size, generator=generator) < unknown, math.nan)
+
+
+def assert_equal(result, expected):
+    assert result.dtype == torch.float64
+    torch.testing.assert_close(result, torch.tensor(expected, dtype=torch.float64), atol=1e-10, rtol=0, equal_nan=True)
+
+
+def table_of(entry, a, b):
+    return [[entry(x, y) for y in b.tolist()] for x in a.tolist()]
+
+
+def test_attribute_distance_equals_loop():
+    a, b = double(9, unknown=0.2), double(5, seed=1, unknown=0.2)
+    assert_equal(attribute_distance(a, b, 3.7), table_of(lambda x, y: oracles.attribute_distance(x, y, 3.7), a, b))
+
+
+def test_same_class_equals_loop():
+    a, b = torch.tensor([2, 0, -1, 1, 1]), torch.tensor([1, -1, 2])
+    assert_equal(same_class(a, b).double(), table_of(oracles.same_class, a, b))
+
+
+@pytest.mark.parametrize("coefficient", ["simpson", "jaccard", "dice"])
+def test_set_overlap_equals_loop(coefficient):
+    a, b = (double(9, 5) > 0.4).double(), (double(6, 5, seed=1) > 0.4).double()
+    assert 0 in a.sum(dim=1)
+
+    def entry(x, y):
+        return oracles.overlap(*({i for i, member in enumerate(row) if member} for row in (x, y)), coefficient)
+
+    assert_equal(set_overlap(a, b, coefficient), table_of(entry, a, b))
+
+
+@pytest.mark.parametrize("kind", ["linear", "rbf", "cosine"])
+def test_kernel_formulas_equal_loops(kind):
+    features, references = double(40, 6), double(30, 6, seed=1)
+    rows, block = (
+        table_of(lambda x, y: oracles.kernel(kind, x, y, 0.3), given, references) for given in (features, references)
+    )
+    kernel = KERNELS[kind](features, references, 0.3)
+    assert_equal(kernel, rows)
+    gram = torch.tensor(block, dtype=torch.float64)
+    assert_equal(centred(kernel, gram.mean(dim=0)), oracles.centred(rows, block))
+    assert_equal(scaled(kernel, *gram.aminmax()), oracles.scaled(rows, block))
+
+
+def test_weighted_sum_equals_loop():
+    parts = [double(4, 3, seed=seed, unknown=0.2) for seed in range(3)]
+    expected = oracles.weighted_sum([part.tolist() for part in parts], [0.9, -0.5, 2.0])
+    assert_equal(weighted_sum(parts, [0.9, -0.5, 2.0]), expected)
+
+
+# --- similarities, which give single precision ------------------------------------------------------------------------
 
 
 def matrix_of(similarity, items):
@@ -93,9 +160,50 @@ def test_kernel(items, kind, centre, scale):
     equal(matrix_of(Kernel(kind, centre=centre, scale=scale), items), raw, 1e-5)
 
 
+def test_large_values_that_differ_little_keep_their_similarity():
+    times = 1.7e9 + np.arange(COUNT) * 10.0
+    items = Items(np.array([f"item-{i}" for i in range(COUNT)]), {"time": times})
+    equal(matrix_of(AttributeDistance("time"), items), loop(lambda i, j: 1 - abs(i - j) / 11))
+
+
+def test_range_is_a_positive_number():
+    for wrong in (0, -2.0, math.nan, math.inf):
+        with pytest.raises(InputError, match=rf"range as a positive number, .*'heel'.*, got {wrong}"):
+            AttributeDistance("heel", range=wrong)
+
+
+def test_constant_kernel_is_not_scaled(items):
+    same = Items(items.names, pixels=lambda index: np.ones((len(index), 4), dtype=np.float32))
+    with pytest.raises(InputError, match=r"scale it to \[0, 1\], got values from 4 to 4: leave out scale"):
+        Kernel(scale=True).bind(same, REFERENCES)
+
+
+@pytest.mark.parametrize(("value", "got"), [(np.nan, "NaN or infinity for 'item-9'"), (np.inf, "item 'item-9'")])
+def test_features_of_references_are_finite(items, tmp_path, value, got):
+    features = PIXELS.copy()
+    features[9, 2] = value
+    np.save(tmp_path / "features.npy", features)
+    with pytest.raises(InputError, match=rf"finite features .*{got}"):
+        Kernel(features=str(tmp_path / "features.npy"), centre=True).bind(items, REFERENCES)
+
+
+def test_features_of_other_items_may_be_unknown_but_not_infinite(items, tmp_path):
+    features = PIXELS.copy()
+    features[1, 2], features[3, 0] = np.nan, -np.inf
+    np.save(tmp_path / "features.npy", features)
+    target = Kernel("cosine", features=str(tmp_path / "features.npy")).bind(items, REFERENCES)
+    assert target(torch.tensor([0, 1, 2])).isnan().all(dim=1).tolist() == [False, True, False]
+    assert target.known_counts().tolist() == [5] * 5
+    with pytest.raises(InputError, match=r"finite features in .*features\.npy of item 'item-3'"):
+        target(torch.tensor([2, 3]))
+
+
 def test_kernel_on_a_features_file(items, tmp_path):
     np.save(tmp_path / "features.npy", PIXELS)
     equal(matrix_of(Kernel(features=str(tmp_path / "features.npy")), items), PIXELS @ PIXELS[REFERENCES].T, 1e-5)
+    np.save(tmp_path / "features.npy", PIXELS[:7])
+    with pytest.raises(InputError, match=r"features\.npy of shape \(item, feature\) = \(12, …\), got \(7, 6\)"):
+        Kernel(features=str(tmp_path / "features.npy")).bind(items, REFERENCES)
 
 
 def test_references_own_similarities_are_symmetric(items):
@@ -126,15 +234,13 @@ def test_columns_are_a_part_of_all(items):
         equal(target.gram(columns), target.gram()[columns][:, columns])
 
 
-@pytest.mark.parametrize("form", ["array", "npy", "npz", "columns"])
+@pytest.mark.parametrize("form", ["array", "npy", "npz"])
 def test_precomputed(items, tmp_path, form):
     expected = MATRIX[:, REFERENCES].astype(np.float64)
     given = MATRIX
     if form == "npy":
         np.save(tmp_path / "s.npy", MATRIX)
         given = str(tmp_path / "s.npy")
-    elif form == "columns":
-        given = MATRIX[:, REFERENCES]
     elif form == "npz":
         stored = np.abs(MATRIX) > 0.7
         rows, columns = stored.nonzero()
@@ -147,16 +253,154 @@ def test_precomputed(items, tmp_path, form):
     equal(matrix_of(Precomputed(given), items), expected)
 
 
+@pytest.mark.parametrize("form", ["list", "file"])
+def test_columns_belong_to_the_items_that_name_them(items, tmp_path, form):
+    """Whatever references are chosen, in whatever order, each finds its own column."""
+    owners = np.array([4, 9, 0, 11, 7, 2])
+    names: list[str] | str = items.names[owners].tolist()
+    if form == "file":
+        (tmp_path / "columns.txt").write_text("\n".join(names) + "\n")
+        names = str(tmp_path / "columns.txt")
+    similarity = Precomputed(MATRIX[:, owners], names)
+    equal(matrix_of(similarity, items), MATRIX[:, REFERENCES])
+    assert similarity.known(items).nonzero()[0].tolist() == sorted(owners)
+    sampled = choose_references(items, similarity.known(items).nonzero()[0], 4, seed=3)
+    equal(similarity.bind(items, sampled)(torch.arange(COUNT)), MATRIX[:, sampled])
+    with pytest.raises(InputError, match=r"among the 6 items .* got 'item-1' and 1 others without a column"):
+        similarity.bind(items, np.array([4, 1, 3]))
+
+
+def test_columns_are_named_or_those_of_all_items(items, tmp_path):
+    with pytest.raises(
+        InputError, match=r"\(12, 12\) or, .*`references`, \(item, reference\) = \(12, 5\), got \(12, 5\)"
+    ):
+        Precomputed(MATRIX[:, REFERENCES]).bind(items, REFERENCES)
+    for names, message in (
+        (["item-7", "item-2"], r"\(item, reference\) = \(12, 2\), got \(12, 3\)"),
+        (["item-7", "item-2", "item-7"], r"every name once in .*references, got 2 in 3 columns"),
+        (["item-7", "item-22", "item-0"], r"item in column 2 of .*references, got 'item-22': did you mean 'item-2'"),
+        (str(tmp_path / "none.txt"), r"name of an item in each line at .*none\.txt"),
+    ):
+        with pytest.raises(InputError, match=message):
+            Precomputed(MATRIX[:, :3], names).bind(items, np.array([7, 2]))
+    (tmp_path / "empty.txt").write_text("\n")
+    with pytest.raises(InputError, match=r"names of items in .*empty\.txt, .* empty"):
+        Precomputed(MATRIX[:, :3], str(tmp_path / "empty.txt")).known(items)
+
+
 def test_precomputed_errors(items, tmp_path):
-    with pytest.raises(InputError, match=r"\(12, 12\) or \(item, reference\) = \(12, 5\), got \(12, 4\)"):
+    with pytest.raises(InputError, match=r"\(12, 12\) or, .* \(item, reference\) = \(12, 5\), got \(12, 4\)"):
         Precomputed(MATRIX[:, :4]).bind(items, REFERENCES)
-    with pytest.raises(InputError, match="every one is NaN"):
-        Precomputed(np.full((COUNT, COUNT), np.nan)).bind(items, REFERENCES)
-    with pytest.raises(InputError, match=r"missing\.npy"):
-        Precomputed(str(tmp_path / "missing.npy")).bind(items, REFERENCES)
-    np.save(tmp_path / "pickled.npy", np.array([{}], dtype=object), allow_pickle=True)
-    with pytest.raises(InputError, match=r"pickled\.npy"):
-        Precomputed(str(tmp_path / "pickled.npy")).bind(items, REFERENCES)
+    assert Precomputed(MATRIX[:, :4]).known(items).all()  # left to binding, which says more
+    for nothing in (np.full((COUNT, COUNT), np.nan), sparse.csr_array((COUNT, COUNT))):
+        with pytest.raises(InputError, match="every one is NaN or absent"):
+            Precomputed(nothing).bind(items, REFERENCES)
+        with pytest.raises(InputError, match="every one is NaN or absent"):
+            Precomputed(nothing).known(items)
+
+
+def npy(path, array):
+    with open(path, "wb") as file:
+        np.save(file, array)
+
+
+BAD_MATRICES = {
+    "folder": (lambda path: path.mkdir(), r"numbers at .*s\.npy: .*directory"),
+    "cut off": (lambda path: (npy(path, MATRIX), os.truncate(path, 200)), r"s\.npy, got a file of another kind"),
+    "missing": (lambda path: None, r"numbers at .*s\.npy: .*No such file"),
+    "objects": (lambda path: npy(path, np.array([[{}]], dtype=object)), r"at .*s\.npy, got a file of another kind"),
+    "no npy": (lambda path: path.write_text("hello"), r"at .*s\.npy, got a file of another kind"),
+    "empty": (lambda path: path.write_bytes(b""), r"at .*s\.npy, got a file of another kind"),
+    "text": (lambda path: npy(path, np.array([["a"] * COUNT] * COUNT)), r"in .*s\.npy, got 2 dimensions of type <U1"),
+    "complex": (lambda path: npy(path, MATRIX + 0j), r"real numbers in .*s\.npy, got 2 dimensions of type complex64"),
+    "one number": (lambda path: npy(path, np.array(5)), r"in .*s\.npy, got 0 dimensions of type int64"),
+    "cube": (lambda path: npy(path, np.zeros((12, 12, 1))), r"in .*s\.npy, got 3 dimensions of type float64"),
+    "archive": (lambda path: path.write_bytes(archive(s=MATRIX)), r"at .*s\.npy, got a file of another kind"),
+    "broken archive": (lambda path: path.write_bytes(archive(s=MATRIX)[:80]), r"s\.npy, got a file of another kind"),
+}
+
+
+def archive(**arrays):
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("case", BAD_MATRICES)
+@pytest.mark.parametrize("what", ["matrix", "features"])
+def test_a_file_that_is_no_matrix_of_numbers(items, tmp_path, case, what):
+    write, message = BAD_MATRICES[case]
+    path = tmp_path / "s.npy"
+    write(path)
+    similarity = Precomputed(str(path)) if what == "matrix" else Kernel(features=str(path))
+    with pytest.raises(InputError, match=message) as error:
+        similarity.bind(items, REFERENCES)
+    assert "pickle" not in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", [archive(s=MATRIX), archive(s=MATRIX)[:80], b"hello", b""])
+def test_an_npz_that_is_no_sparse_matrix(items, tmp_path, content):
+    (tmp_path / "s.npz").write_bytes(content)
+    with pytest.raises(InputError, match=r"sparse matrix at .*s\.npz, got a file of another kind") as error:
+        Precomputed(str(tmp_path / "s.npz")).bind(items, REFERENCES)
+    assert "pickle" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (5, "in the given matrix, got 0 dimensions of type int64"),
+        (None, "in the given matrix, got 0 dimensions of type object"),
+        ([[1.0], [1.0, 2.0]], "rows of one length"),
+        (sparse.csr_array(MATRIX + 0j), "in the given sparse matrix, got 2 dimensions of type complex64"),
+    ],
+)
+def test_a_value_that_is_no_matrix_of_numbers(items, given, message):
+    with pytest.raises(InputError, match=message):
+        Precomputed(given).bind(items, REFERENCES)
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, 1e300])
+@pytest.mark.parametrize("form", ["array", "npy", "sparse"])
+def test_infinite_similarity_is_named(items, tmp_path, value, form):
+    matrix = MATRIX.astype(np.float64)
+    matrix[6, 9] = value
+    if form == "npy":
+        np.save(tmp_path / "s.npy", matrix)
+    given = {"array": matrix, "npy": str(tmp_path / "s.npy"), "sparse": sparse.csr_array(matrix)}[form]
+    with pytest.raises(InputError, match="finite similarities of item 'item-6', got an infinite one"):
+        Precomputed(given).bind(items, REFERENCES)(torch.arange(COUNT))
+    if form == "array":
+        with pytest.raises(InputError, match="'item-6'"):
+            Precomputed(given).bind(items, REFERENCES)
+    elif form == "npy":
+        assert Precomputed(given).bind(items, REFERENCES)(torch.arange(6)).shape == (6, 5)  # read row by row
+
+
+def one_column_known(column, form):
+    matrix = np.full((COUNT, COUNT), np.nan)
+    matrix[3, column] = 0.5
+    stored = sparse.csr_array(([0.5, np.nan], ([3, 4], [column, 5])), shape=matrix.shape)
+    return stored if form == "sparse" else matrix
+
+
+@pytest.mark.parametrize("form", ["array", "sparse"])
+def test_references_are_known_by_someone(items, form, monkeypatch):
+    monkeypatch.setattr("simec_vision.similarities.given.CHUNK", 5)
+    known = Precomputed(one_column_known(9, form))
+    assert known.known(items).nonzero()[0].tolist() == [9]
+    assert known.bind(items, REFERENCES).known_counts().tolist() == [0] * 5
+    with pytest.raises(InputError, match="similarities to the 2 references, but every one is NaN or absent: choose"):
+        known.bind(items, np.array([0, 1]))
+
+
+@pytest.mark.parametrize("similarity", [AttributeDistance("heel"), SetOverlap("closure"), SameClass("label")])
+def test_known_similarities_of_each_reference_are_counted(items, similarity, monkeypatch):
+    monkeypatch.setattr("simec_vision.similarities.base.CHUNK", 2)
+    target = similarity.bind(items, np.array([3, 2, 9, 10, 0]))
+    assert target.known_counts().tolist() == (~target.gram().isnan()).sum(dim=1).tolist()
+    assert 0 in target.known_counts()
 
 
 def test_pairs_count_both_ways_and_others_are_unknown(items, tmp_path):
@@ -173,16 +417,40 @@ def test_pairs_count_both_ways_and_others_are_unknown(items, tmp_path):
     ("text", "message"),
     [
         ("a,b\nitem-1,item-2\n", r"pairs\.csv, which has no similarity"),
-        ("a,b,similarity\nitem-1,item-2,high\n", "row 2, got 'high'"),
-        ("a,b,similarity\nitem-1,item-22,1\n", "got 'item-22': did you mean 'item-2'"),
+        ("a,b,similarity\nitem-1,item-2,high\n", r"in row 2 of .*pairs\.csv, got 'high'"),
+        ("a,b,similarity\n\nitem-1,item-2,inf\n", r"in row 3 of .*pairs\.csv, got 'inf'"),
+        (
+            "a,b,similarity\nitem-1,item-2,1\nitem-1,item-22,1\n",
+            r"in row 3 of .*pairs\.csv, got 'item-22': did you mean 'item-2'",
+        ),
         ("a,b,similarity\n", "which has a header only"),
-        ("a,b,similarity\nitem-1,item-2,1\nitem-1,item-2,0\n", "'item-1' and 'item-2', got 1.0 and 0.0"),
+        (
+            "a,b,similarity\nitem-1,item-2,1\n\nitem-1,item-2,0\n",
+            r"'item-1' and 'item-2', got 1.0 and 0.0 \(row 2 of .*pairs\.csv and row 4 of .*pairs\.csv\): keep one",
+        ),
+        ("similarity,a,b\n0.5,item-1,item-2\n0.5,item-1\n", r"Expected 3 cells in row 3 of .*pairs\.csv, .* got 2"),
+        ("similarity,a,b\n0.5,item-1,item-2,item-3\n", r"Expected 3 cells in row 2 of .*pairs\.csv, .* got more"),
     ],
 )
 def test_pair_errors(items, tmp_path, text, message):
     (tmp_path / "pairs.csv").write_text(text)
     with pytest.raises(InputError, match=message):
         PairList(str(tmp_path / "pairs.csv")).bind(items, REFERENCES)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        ([], "at least one pair"),
+        ([("item-1", "item-2", 1.0), ("item-1", "item-3", math.nan)], "finite number as similarity in pair 2, got nan"),
+        ([("item-1", "item-2", 1.0), ("item-7", "item-3", 1e300)], "finite similarities of item 'item-3'"),
+        ([("item-1", "item-2", 1.0), ("item-1", "item-22", 0.5)], "name of an item in pair 2, got 'item-22'"),
+        ([("item-1", "item-2", 1.0, "my list, line 7"), ("item-1", "item-2", 0.5, "line 8")], r"7 and line 8\)"),
+    ],
+)
+def test_given_pair_errors(items, pairs, message):
+    with pytest.raises(InputError, match=message):
+        PairList(pairs).bind(items, REFERENCES)
 
 
 def test_weighted_sum_and_function(items):
@@ -198,7 +466,7 @@ def test_weighted_sum_and_function(items):
 def test_text_that_is_no_number_is_named(items):
     equal(items.numbers("price"), np.arange(COUNT) * 1.5)
     items.columns["price"] = np.where(np.arange(COUNT) == 4, "cheap", items.columns["price"])
-    with pytest.raises(InputError, match=r"'price' of item 'item-4' \(row 5\), got 'cheap'"):
+    with pytest.raises(InputError, match=r"'price' of item 'item-4', got 'cheap'"):
         AttributeDistance("price").bind(items, REFERENCES)
     with pytest.raises(InputError, match="got 'hel': did you mean 'heel'"):
         AttributeDistance("hel").bind(items, REFERENCES)
@@ -219,3 +487,19 @@ def test_references_are_a_seeded_sample_or_named(items):
         choose_references(items, candidates, 9)
     with pytest.raises(InputError, match="got 'item-99'"):
         choose_references(items, candidates, ["item-99"])
+
+
+@pytest.mark.parametrize("values", [[0.5, np.inf], ["0.5", "-inf"]])
+def test_infinite_attribute_is_named(values):
+    items = Items(np.array(["a", "b"]), {"price": np.array(values)})
+    with pytest.raises(InputError, match=r"finite number for 'price' of item 'b', got '-?inf'"):
+        AttributeDistance("price").bind(items, np.arange(2))
+
+
+def test_numbers_that_differ_are_different_classes():
+    values = np.array([1000001, 1000002, math.nan, 0.1234567, 0.1234568, 3, -0.0])
+    items = Items(np.array(list("abcdefg")), {"id": values, "half": np.array([0.1] * 7, dtype=np.float32)})
+    codes, names = items.classes("id")
+    assert names == ["0", "0.1234567", "0.1234568", "1000001", "1000002", "3"]
+    assert codes.tolist() == [3, 4, -1, 1, 2, 5, 0]
+    assert items.classes("half")[1] == ["0.1"]

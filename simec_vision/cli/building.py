@@ -1,16 +1,17 @@
 """From options to objects: references, target similarities, encoder and model of a run."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from simec_vision.datamodules.image_data import ImageDataModule
 from simec_vision.encoders import Encoder, PlainCNN
 from simec_vision.heads import SimilarityHead, head_weight
-from simec_vision.items import InputError, nearest
+from simec_vision.items import InputError, nearest, read_names
+from simec_vision.losses import refuse_outside_unit_interval
 from simec_vision.model import SimilarityModel
 from simec_vision.similarities import Similarity, TargetSimilarity, choose_references
 
@@ -54,24 +55,6 @@ def _bind(
     return similarity.bind(data.items, choose_references(data.items, candidates, named, seed))
 
 
-def read_names(path: str) -> list[str]:
-    """Read item names from a text file, one a line.
-
-    Raises:
-        InputError: if there is no such file, or it is empty.
-    """
-    try:
-        names = Path(path).read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"Expected a number of references or a text file of their names, got {path!r}: {error}"
-        ) from error
-    names = [name.strip() for name in names if name.strip()]
-    if not names:
-        raise InputError(f"Expected names of references in {path}, one a line, but it is empty")
-    return names
-
-
 def fitting_encoder(encoder: Encoder | None, data: ImageDataModule) -> Encoder:
     """Give an encoder for the images of a source: the user's own after a check, or a fast plain chain.
 
@@ -81,6 +64,12 @@ def fitting_encoder(encoder: Encoder | None, data: ImageDataModule) -> Encoder:
     channels, height, width = data.size
     if encoder is None:
         return PlainCNN(size=(height, width), channels=channels)
+    _check_sizes(encoder, channels, height, width)
+    _check_runs(encoder, data)
+    return encoder
+
+
+def _check_sizes(encoder: Encoder, channels: int, height: int, width: int) -> None:
     for option, own in (("channels", channels), ("size", (height, width)), ("inputs", channels * height * width)):
         wanted = encoder.options.get(option, own)
         if tuple(np.broadcast_to(wanted, np.shape(own)).flat) != tuple(np.asarray(own).flat):
@@ -89,7 +78,50 @@ def fitting_encoder(encoder: Encoder | None, data: ImageDataModule) -> Encoder:
                 f"Expected an encoder for images of {height}×{width} pixels in {channels} channels, got "
                 f"{type(encoder).__name__} with {option} {wanted}: add --encoder.{option} {given}"
             )
-    return encoder
+
+
+def _check_runs(encoder: Encoder, data: ImageDataModule) -> None:
+    """Embed one image, as a network may take some sizes only."""
+    encoder.eval()
+    try:
+        with torch.no_grad():
+            encoder(data.normalised(np.arange(1)))
+    except Exception as error:  # networks raise many kinds
+        reason = " ".join(str(error).split())[:200]
+        sizes = "channels, height and width = {}, {}, {}".format(*data.size)
+        raise InputError(
+            f"Expected an encoder that takes images of {sizes}, but {type(encoder).__name__} fails: {reason}"
+        ) from error
+    finally:
+        encoder.train()
+
+
+def check_held_out(data: ImageDataModule, *splits: str) -> None:
+    """Make sure that there are items to validate and test on.
+
+    Raises:
+        InputError: naming the split that is empty.
+    """
+    for name in splits:
+        if not len(data.subset(name)):
+            raise InputError(
+                f"Expected items held out for {name}, got none: set data.validation above 0, "
+                "or put some into the table's or the folder's splits"
+            )
+
+
+def check_targets(targets: Mapping[str, TargetSimilarity], loss: str) -> None:
+    """Make sure that the references' own similarities suit the loss.
+
+    Raises:
+        InputError: for similarities outside [0, 1] and ``bce``, naming the head.
+    """
+    for name, target in targets.items() if loss == "bce" else ():
+        try:
+            for rows in target.gram_chunks():
+                refuse_outside_unit_interval(rows)
+        except InputError as error:
+            raise InputError(f"Head {name!r}: {error}") from error
 
 
 def build_model(
@@ -108,7 +140,10 @@ def build_model(
 
 
 def _start(target: TargetSimilarity, encoder: Encoder, head_start: str):  # type: ignore[no-untyped-def]
-    return head_weight(target.gram(), encoder.embedding_dim) if head_start == "eigen" else None
+    try:
+        return head_weight(target.gram(), encoder.embedding_dim) if head_start == "eigen" else None
+    except ValueError as error:
+        raise InputError(f"Expected similarities of the references that head_start eigen can use. {error}") from error
 
 
 def about(data: ImageDataModule, targets: Mapping[str, TargetSimilarity]) -> dict[str, object]:

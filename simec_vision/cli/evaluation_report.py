@@ -65,7 +65,8 @@ class Results:
         """Take in what a method reached for a head in one case."""
         kept = self.values.setdefault(method, {}).setdefault(head, {})
         for measure, value in values.items():
-            kept.setdefault(measure, []).append(value)
+            if not math.isnan(value):  # such as the rank correlation of a heatmap that is 0 everywhere
+                kept.setdefault(measure, []).append(value)
 
     def told(self, method: str, head: str) -> str:
         """Say the newest values in a few words."""

@@ -1,6 +1,5 @@
 """The command ``finetune``: a classifier from few labels on a pretrained encoder."""
 
-import time
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -8,14 +7,23 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from simec_vision.cli.building import check_images
+from simec_vision.cli.building import check_held_out, check_images
 from simec_vision.cli.pretrain import restore_best
-from simec_vision.cli.runs import MetricsTable, check_checkpoint, make_trainer, open_run, write_text
+from simec_vision.cli.runs import (
+    MetricsTable,
+    check_checkpoint,
+    check_end,
+    make_trainer,
+    open_run,
+    with_option,
+    write_text,
+)
 from simec_vision.cli.saved import pretrained_run, run_options
 from simec_vision.datamodules.image_data import Batches, ImageDataModule
 from simec_vision.encoders import build_encoder
 from simec_vision.files import write_json
 from simec_vision.finetuning import Classifier, FineTuning, embed_all, unit_scale
+from simec_vision.items import InputError
 from simec_vision.metrics import linear_probe_accuracy, nearest_neighbour_accuracy
 from simec_vision.model import SimilarityModel
 from simec_vision.optimisation import Optimisation
@@ -31,8 +39,8 @@ def finetune(
     data: ImageDataModule | None = None,
     frozen: bool = False,
     from_scratch: bool = False,
-    batches: Batches = Batches(size=32, flip=False, shift=0),
-    optimisation: Optimisation = Optimisation("adam", 1e-3, 0.0, "plateau", patience=0, plateau_start=0),
+    batches: Batches = Batches(size=32, shift=8, colour=0.4),
+    optimisation: Optimisation = Optimisation(lr=3e-3),
     probe: bool = True,
     neighbours: int = 20,
     tensorboard: bool = False,
@@ -52,7 +60,7 @@ def finetune(
         frozen: Train only the classifier's linear layer; the encoder stays as it is, batch-norm statistics included.
         from_scratch: Start the same encoder from random weights, which is what pretraining is compared with.
         batches: How batches are made; the augmentation is that of training images.
-        optimisation: Optimiser and learning-rate schedule; the default is the original's.
+        optimisation: Optimiser and learning-rate schedule.
         probe: Fit a linear probe and a nearest-neighbour classifier on the encoder as it starts, too.
         neighbours: Neighbours that vote, at most.
         tensorboard: Log to TensorBoard too (needs the extra simec-vision[tensorboard]).
@@ -67,6 +75,8 @@ def finetune(
     check_images(pretrained, data)
     data.batches = batches
     classes = data.use_labels(label or data.label, labels, seed)
+    check_held_out(data, "validation", "test")
+    _check_classes(data, label or data.label)
     encoder = _fresh(pretrained) if from_scratch else pretrained.encoder
     summary = {
         "labels": len(data.subset("train")),
@@ -83,6 +93,7 @@ def finetune(
         _scale(encoder, data),
     )
     module = FineTuning(classifier.to(memory_format=torch.channels_last), optimisation, frozen, seed)
+    config = with_option(config, "model", str(source))
     summary |= _train(module, data, run, trainer, tensorboard, resume, config)
     if int(pl.utilities.rank_zero_only.rank) == 0:  # type: ignore[attr-defined]
         classifier.cpu().to(memory_format=torch.contiguous_format).save(run / "model")
@@ -90,9 +101,18 @@ def finetune(
         print(_report(run, summary))
 
 
+def _check_classes(data: ImageDataModule, label: str) -> None:
+    chosen = data.labels[data.subset("train")]
+    if len(chosen.unique()) < 2:
+        raise InputError(
+            f"Expected training images of at least two classes of {label!r}, got {len(chosen)} of one: "
+            "take more labels or another seed"
+        )
+
+
 def _scale(encoder: torch.nn.Module, data: ImageDataModule) -> float:
-    index = data.subset("train")[:1000]
-    return unit_scale(embed_all(encoder, [(data.normalised(index), data.labels[index])])[0])
+    parts = torch.from_numpy(data.subset("train")[:1024]).split(64)
+    return unit_scale(embed_all(encoder, [(data.normalised(part.numpy()), data.labels[part]) for part in parts])[0])
 
 
 def _fresh(model: SimilarityModel) -> torch.nn.Module:
@@ -107,26 +127,25 @@ def _train(
     table = MetricsTable(run / "metrics.csv")
     options = with_epochs(options, len(data.subset("train")), data.batches.size)
     trainer = make_trainer(options, run, "validation/accuracy", "max", tensorboard, [table])
+    check_end(trainer, module.optimisation)
     if trainer.is_global_zero:
         write_text(run / "config.yaml", config)
     checkpoint = check_checkpoint(run / "checkpoints" / "last.ckpt", module) if resume else None
-    started = time.perf_counter()
     trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    seconds = time.perf_counter() - started
     restore_best(trainer, module)
     measured = trainer.test(module, datamodule=data, verbose=False)[0]
     accuracies = [
         float(row["validation/accuracy"]) for row in table.rows if row.get("validation/accuracy") not in (None, "")
     ]
     best = max(accuracies, default=float("nan"))
-    return {**measured, "validation/accuracy": best, "epochs": trainer.current_epoch, "seconds": round(seconds, 2)}
+    return {**measured, "validation/accuracy": best, "epochs": trainer.current_epoch, "seconds": table.seconds}
 
 
 def with_epochs(options: dict[str, Any], labels: int, batch: int) -> dict[str, Any]:
-    """Let few labels be seen often: where the Trainer is told no end, at least 800 steps and 30 epochs."""
+    """Let few labels be seen often: where the Trainer is told no end, at least 400 steps and 30 epochs."""
     if any(options.get(name) not in (None, -1) for name in ("max_epochs", "max_steps", "max_time")):
         return options
-    return {**options, "max_epochs": max(30, ceil(800 / ceil(labels / batch)))}
+    return {**options, "max_epochs": max(30, ceil(400 / ceil(labels / batch)))}
 
 
 def probe_accuracies(encoder: torch.nn.Module, data: ImageDataModule, neighbours: int) -> dict[str, float]:

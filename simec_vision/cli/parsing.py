@@ -53,6 +53,7 @@ def run_command(command: Command, defaults: dict[str, Any] | None = None, argv: 
     A user's mistake ends in one line on stderr and exit code 2.
     """
     from simec_vision.cli.hardware import quiet
+    from simec_vision.cli.runs import first_process
 
     quiet()
     try:
@@ -61,25 +62,37 @@ def run_command(command: Command, defaults: dict[str, Any] | None = None, argv: 
         line = user_mistake(error)
         if line is None:
             raise
-        print(f"error: {line}", file=sys.stderr)
+        if first_process():
+            print(f"error: {line}", file=sys.stderr)
         return 2
     return 0
 
 
 def _run(command: Command, defaults: dict[str, Any] | None, argv: list[str]) -> None:
     parser = make_parser(command, defaults)
-    argv = with_shoes(continued(argv), parser)
-    check_names(argv)
+    argv = continued(argv)
+    configs = read_configs(argv)
+    argv = with_shoes(argv, parser, configs)
+    check_names(named_classes(argv, configs))
     try:
         parsed = parser.parse_args(argv)
         ready = instantiate(parser, parsed)
     except Exception as error:
         raise explained(error, parser) from error
-    config = parser.dump(parsed, skip_none=True)
+    config = parser.dump(repeatable(parsed), skip_none=True)
     arguments = {name: ready[name] for name in command.__annotations__ if name in ready}
     if "config" in command.__annotations__:
         arguments["config"] = config
     command(**arguments)
+
+
+def repeatable(parsed: Any) -> Any:
+    """Leave out what only belongs to this one run: the folder it writes to, and the one it goes on in."""
+    options = parsed.clone()
+    for name in ("out", "resume"):
+        if name in options:
+            options[name] = None
+    return options
 
 
 def instantiate(parser: Any, parsed: Any) -> Any:
@@ -107,27 +120,57 @@ def continued(argv: list[str]) -> list[str]:
     return ["--config", str(Path(run) / "config.yaml"), *argv, "--out", run]
 
 
-def with_shoes(argv: list[str], parser: Any) -> list[str]:
+def with_shoes(argv: list[str], parser: Any, configs: Sequence[dict[str, Any]] = ()) -> list[str]:
     """Name the drawn shoes as the source of images where pretraining is told of no other.
 
     A parser's default would not do: options that two sources share would keep the shoes' values for the other one.
     """
     required = any(action.dest == "data" and action.required for action in parser._actions)
     given = any(word == "--data" or word.startswith("--data=") for word in argv)
-    return ["--data", "DrawnShoes", *argv] if required and not given and not _config_names_data(argv) else argv
+    given |= any("data" in config for config in configs)
+    return ["--data", "DrawnShoes", *argv] if required and not given else argv
 
 
-def _config_names_data(argv: list[str]) -> bool:
+def read_configs(argv: list[str]) -> list[dict[str, Any]]:
+    """Read the YAML files that ``--config`` names.
+
+    Raises:
+        InputError: naming the file that is missing or holds no options.
+    """
+    words = [word.split("=", 1) if "=" in word else [word, following] for word, following in pairwise([*argv, ""])]
+    return [_read_config(path) for option, path in words if option == "--config"]
+
+
+def _read_config(path: str) -> dict[str, Any]:
     import yaml
 
-    words = [word.split("=", 1) for word in argv]
-    paths = [pair[1] for pair in words if pair[0] == "--config" and len(pair) == 2]
-    paths += [argv[place + 1] for place, word in enumerate(argv[:-1]) if word == "--config"]
     try:
-        contents = [yaml.safe_load(Path(path).read_text()) for path in paths]
-    except (OSError, yaml.YAMLError, UnicodeDecodeError):
-        return False  # the parser will say what is wrong with the file
-    return any(isinstance(content, dict) and "data" in content for content in contents)
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"Expected a YAML file of options for --config at {path}: {reason}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"Expected options, one `name: value` a line, in the YAML file {path}, got {content!r:.80}")
+    return content
+
+
+def named_classes(argv: list[str], configs: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Give the options that the command line and the YAML files set, each with what may be the name of a class."""
+    words = [word.split("=", 1) if "=" in word else [word, following] for word, following in pairwise([*argv, ""])]
+    named = [(option, name) for option, name in words]
+    for config in configs:
+        similarities = config.get("similarities") or {}
+        heads = similarities.items() if isinstance(similarities, dict) else ()
+        values = [("--data", config.get("data")), ("--encoder", config.get("encoder"))]
+        values += [(f"--similarities.{head}", value) for head, value in heads]
+        named += [(option, _class_of(value)) for option, value in values]
+    return named
+
+
+def _class_of(value: Any) -> str:
+    """Give the class that a value in YAML names, without the path of this package."""
+    name = str((value.get("class_path") if isinstance(value, dict) else value) or "null")
+    return name.rpartition(".")[2] if name.startswith("simec_vision.") else name
 
 
 def user_mistake(error: BaseException) -> str | None:
@@ -185,14 +228,16 @@ def _init_arguments(class_path: str) -> list[str]:
     return list(inspect.signature(getattr(import_module(module), name)).parameters)
 
 
-def check_names(argv: list[str]) -> None:
-    """Make sure that the classes named on the command line by their short names are known.
+def check_names(named: Sequence[tuple[str, str]]) -> None:
+    """Make sure that classes named by their short names are known.
+
+    Args:
+        named: Option and the name that it is given, from :func:`named_classes`.
 
     Raises:
         InputError: naming the nearest known class.
     """
-    words = [word.split("=", 1) if "=" in word else [word, following] for word, following in pairwise([*argv, ""])]
-    for option, name in words:
+    for option, name in named:
         known = _class_names(option)
         if known and name.isidentifier() and name not in known and name not in ("null", "None"):
             raise InputError(f"Expected the name of a class for {option}, got {name!r}: {nearest(name, known)}")

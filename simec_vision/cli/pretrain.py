@@ -1,6 +1,5 @@
 """The command ``pretrain``: an encoder from images and what is known about their similarity."""
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -9,9 +8,16 @@ import pytorch_lightning as pl
 import torch
 
 from simec_vision.baselines import blind_match
-from simec_vision.cli.building import References, bind_targets, build_model, fitting_encoder
+from simec_vision.cli.building import (
+    References,
+    bind_targets,
+    build_model,
+    check_held_out,
+    check_targets,
+    fitting_encoder,
+)
 from simec_vision.cli.hardware import described
-from simec_vision.cli.runs import MetricsTable, check_checkpoint, make_trainer, open_run, write_text
+from simec_vision.cli.runs import MetricsTable, check_checkpoint, check_end, make_trainer, open_run, write_text
 from simec_vision.datamodules.image_data import ImageDataModule
 from simec_vision.encoders import Encoder
 from simec_vision.files import write_json
@@ -65,19 +71,22 @@ def pretrain(
     run = open_run(out, "pretrain", resume=resume is not None)
     pl.seed_everything(seed, verbose=False)
     data.prepare_data()
+    check_held_out(data, "validation", "test")
     targets = bind_targets(data, similarities or data.similarities(), references, seed)
+    check_targets(targets, objective.loss)
     blind = {} if compare_with is None else blind_measures(data, targets, compare_with)
     model = build_model(data, fitting_encoder(encoder, data), targets, head_start, head_frozen)
     module = Pretraining(model.to(memory_format=torch.channels_last), targets, objective, optimisation, seed)
     table = MetricsTable(run / "metrics.csv")
     lightning = make_trainer(trainer, run, "validation/loss", "min", tensorboard, [table])
+    check_end(lightning, optimisation)
     if lightning.is_global_zero:
         write_text(run / "config.yaml", config)
         print(f"Pretraining in {run}: {described(lightning, data.batches.size)}", flush=True)
-    seconds = fit(lightning, module, data, run, resume, compile)
+    fit(lightning, module, data, run, resume, compile)
     measured = lightning.test(module, datamodule=data, verbose=False)[0]
     if lightning.is_global_zero:
-        summary = {**measured, **blind, "images_per_second": table.images_per_second, "seconds": seconds}
+        summary = {**measured, **blind, "images_per_second": table.images_per_second, "seconds": table.seconds}
         finish(run, module, {**summary, "epochs": lightning.current_epoch}, data, heatmaps)
 
 
@@ -94,16 +103,13 @@ def blind_measures(data: ImageDataModule, targets: Mapping[str, TargetSimilarity
 
 def fit(
     trainer: pl.Trainer, module: Pretraining, data: ImageDataModule, run: Path, resume: str | None, compile: bool
-) -> float:
-    """Train, and take the weights of the epoch that is best on validation images; give the seconds it took."""
+) -> None:
+    """Train, and take the weights of the epoch that is best on validation images."""
     checkpoint = check_checkpoint(run / "checkpoints" / "last.ckpt", module) if resume else None
     if compile:
         module.model.encoder.compile()
-    started = time.perf_counter()
     trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    seconds = time.perf_counter() - started
     restore_best(trainer, module)
-    return round(seconds, 2)
 
 
 def restore_best(trainer: pl.Trainer, module: pl.LightningModule) -> None:

@@ -1,6 +1,7 @@
 """The run folder: ``config.yaml``, ``metrics.csv``, ``summary.json``, ``checkpoints/`` and ``model/``."""
 
 import csv
+import io
 import os
 import time
 from pathlib import Path
@@ -8,10 +9,12 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 
 from simec_vision.files import replacing
 from simec_vision.items import InputError
+from simec_vision.optimisation import Optimisation
 
 CHOSEN = "SIMEC_VISION_RUN"
 """Environment variable by which the first process tells those it starts which folder it chose."""
@@ -68,8 +71,40 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text)
 
 
+def with_option(config: str, name: str, value: str) -> str:
+    """Set an option in a configuration written as YAML."""
+    import yaml
+
+    return yaml.safe_dump({**yaml.safe_load(config), name: value}, sort_keys=False)
+
+
+class AtomicCheckpoints(TorchCheckpointIO):
+    """Write a checkpoint whole or not at all, so that a full disk leaves the last good one as it was."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write a checkpoint."""
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        with replacing(path) as partial:
+            partial.write_bytes(content.getbuffer())
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Keep the last of the best epochs where several are equally good, as the original does."""
+
+    def check_monitor_top_k(self, trainer: pl.Trainer, current: torch.Tensor | None = None) -> bool:
+        """Say whether an epoch is as good as the best so far."""
+        best = self.best_model_score
+        return (current is not None and best is not None and bool(current == best)) or super().check_monitor_top_k(
+            trainer, current
+        )
+
+
 class MetricsTable(Callback):
-    """Keep ``metrics.csv``: one row an epoch with every logged metric, learning rate, seconds and images per second.
+    """Keep ``metrics.csv``: a row an epoch with every logged metric, learning rate, seconds, images per second.
+
+    ``seconds`` and ``images_per_second`` are those of the epoch's training alone; ``elapsed`` are all seconds since the
+    start, validation and checkpoints included, without those between an interruption and going on.
 
     Args:
         path: The file; a resumed run goes on in it.
@@ -78,19 +113,18 @@ class MetricsTable(Callback):
     def __init__(self, path: Path) -> None:
         self.path = path
         self.rows: list[dict[str, Any]] = []
-        self.train_seconds = 0.0
-        self.train_images = 0
-        self._started = 0.0
+        self._begun = self._started = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Read the rows of the epochs that a resumed run has behind it."""
         if self.path.exists():
             with open(self.path, newline="") as file:
                 self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < trainer.current_epoch]
+        self._begun = time.perf_counter() - self.seconds
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
-        self._started, self._images, self._paused = time.perf_counter(), 0, 0.0
+        self._started, self._images = time.perf_counter(), 0
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
         """Count images."""
@@ -101,11 +135,10 @@ class MetricsTable(Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the epoch's row."""
         seconds = self._last - self._started
-        self.train_seconds += seconds
-        self.train_images += self._images
         metrics = {name: _number(value) for name, value in trainer.callback_metrics.items()}
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         speed = {"seconds": round(seconds, 3), "images_per_second": round(self._images / seconds, 1)}
+        speed["elapsed"] = round(time.perf_counter() - self._begun, 3)
         self.rows.append({"epoch": trainer.current_epoch, "lr": rate, **metrics, **speed})
         if trainer.is_global_zero:
             self._write()
@@ -118,9 +151,16 @@ class MetricsTable(Callback):
             writer.writerows(self.rows)
 
     @property
+    def seconds(self) -> float:
+        """All seconds that training took up to the end of the last epoch, before an interruption, too."""
+        return float(self.rows[-1]["elapsed"]) if self.rows else 0.0
+
+    @property
     def images_per_second(self) -> float:
-        """Training images a second over all epochs of this process's run, validation not counted."""
-        return self.train_images / self.train_seconds if self.train_seconds else 0.0
+        """Training images a second over all epochs, validation not counted."""
+        seconds = [float(row["seconds"]) for row in self.rows]
+        images = [float(row["images_per_second"]) * part for row, part in zip(self.rows, seconds, strict=True)]
+        return round(sum(images) / sum(seconds), 1) if seconds else 0.0
 
 
 def _number(value: torch.Tensor) -> float:
@@ -145,14 +185,30 @@ def make_trainer(
     more = [_checkpoints(run, monitor, mode)] if monitor else []
     logger = _tensorboard(run) if tensorboard else False
     try:
-        return pl.Trainer(**options, default_root_dir=run, logger=logger, callbacks=[*callbacks, *more])
+        own = {"default_root_dir": run, "logger": logger, "callbacks": [*callbacks, *more]}
+        return pl.Trainer(**{**options, **own, "plugins": _plugins(options.get("plugins"))})
     except (ValueError, TypeError) as error:
         raise InputError(f"Expected options that Lightning's Trainer can take: {error}") from error
 
 
+def check_end(trainer: pl.Trainer, optimisation: Optimisation) -> None:
+    """Make sure that a schedule that needs an end has one, before anything is written.
+
+    Raises:
+        InputError: if it has none.
+    """
+    if optimisation.schedule == "cosine" and trainer.max_epochs in (None, -1) and trainer.max_steps == -1:
+        raise InputError("Expected an end for the schedule cosine: give trainer.max_epochs, or the schedule constant")
+
+
+def _plugins(given: Any) -> list[Any]:
+    several = given if isinstance(given, list) else [given]
+    return [AtomicCheckpoints(), *(plugin for plugin in several if plugin is not None)]
+
+
 def _checkpoints(run: Path, monitor: str, mode: str) -> ModelCheckpoint:
     # Written when all of an epoch is done, or a resumed run would repeat or lose part of it.
-    return ModelCheckpoint(
+    return BestCheckpoint(
         run / "checkpoints", filename="best", monitor=monitor, mode=mode, save_last=True,
         enable_version_counter=False, save_on_train_epoch_end=True,
     )  # fmt: skip

@@ -56,6 +56,8 @@ def run_options(run: Path) -> Any:
         raise InputError(f"Expected the options of the run in {config}, which is missing; give --data instead")
     parser = make_parser(pretrain, DEFAULTS["pretrain"])
     try:
-        return instantiate(parser, parser.parse_args(["--config", str(config)]))
+        options = parser.parse_args(["--config", str(config)])
+        options.encoder = None  # it lies in model/; to build it here could mean to download its weights again
+        return instantiate(parser, options)
     except Exception as error:
         raise explained(error, parser) from error

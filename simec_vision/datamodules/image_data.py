@@ -274,20 +274,6 @@ def _nested_subset(candidates: NDArray[np.int64], count: int | None, seed: int) 
     return np.random.RandomState(seed).permutation(candidates)[:count]
 
 
-def seeded_split(count: int, shares: dict[str, float], seed: int) -> dict[str, NDArray[np.int64]]:
-    """Split ``count`` items at random by shares; what the shares leave over is ``train``.
-
-    Args:
-        count: How many items there are.
-        shares: Split name → share of the items, such as ``{"validation": 0.1, "test": 0.1}``.
-        seed: Seed of the permutation.
-    """
-    order = np.random.RandomState(seed).permutation(count)
-    ends = np.cumsum([round(share * count) for share in shares.values()])
-    parts = np.split(order, ends)
-    return {"train": parts[-1], **dict(zip(shares, parts, strict=False))}
-
-
 def known_name(name: str, known: list[str], what: str) -> str:
     """Check a name against the known ones.
 

@@ -16,7 +16,7 @@ from simec_vision.datamodules.splits import check_shares, ordered_split
 from simec_vision.datamodules.tables import numbers_or_text, read_table, repeated
 from simec_vision.items import InputError, Items, nearest
 from simec_vision.similarities import AttributeDistance, PairList, SameClass, SetOverlap, Similarity
-from simec_vision.similarities.given import read_pairs
+from simec_vision.similarities.pairs import Pair, read_pairs
 
 FILE_COLUMNS = ("image", "file", "path", "filename", "name")
 """Column names that may hold the image file; the first that a table has does."""
@@ -268,7 +268,7 @@ def _splits(folder: Path, listed: Listed, shares: dict[str, float], seed: int) -
     return splits
 
 
-def _named_pairs(path: Path, items: Items) -> list[tuple[str, str, float]]:
+def _named_pairs(path: Path, items: Items) -> list[Pair]:
     """Read pairs, their images named as the items are or without the suffix of the file."""
     known = items.names.tolist()
     stems = [str(PurePosixPath(name).with_suffix("")) for name in known]
@@ -276,18 +276,16 @@ def _named_pairs(path: Path, items: Items) -> list[tuple[str, str, float]]:
     names = {stem: name for stem, name in zip(stems, known, strict=True) if stem not in unclear}
     names |= {name: name for name in known}
     pairs = read_pairs(path)
-    for row, pair in enumerate(pairs, start=2):
-        _check_pair(path, row, pair, names, known, unclear)
-    return [(names[a], names[b], similarity) for a, b, similarity in pairs]
+    for pair in pairs:
+        _check_pair(pair, names, known, unclear)
+    return [(names[a], names[b], similarity, place) for a, b, similarity, place in pairs]
 
 
-def _check_pair(
-    path: Path, row: int, pair: tuple[str, str, float], names: Mapping[str, str], known: list[str], unclear: set[str]
-) -> None:
+def _check_pair(pair: Pair, names: Mapping[str, str], known: list[str], unclear: set[str]) -> None:
     for name in pair[:2]:
         if name not in names:
             close = get_close_matches(name, known[:20_000], n=1, cutoff=0.5) or known[:1]
             hint = (
                 "several images have this name, so give the suffix too" if name in unclear else f"one is {close[0]!r}"
             )
-            raise InputError(f"Expected the name of an image in row {row} of {path}, got {name!r}: {hint}")
+            raise InputError(f"Expected the name of an image in {pair[3]}, got {name!r}: {hint}")

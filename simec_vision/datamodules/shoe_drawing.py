@@ -102,27 +102,21 @@ SPURIOUS_TIES: dict[str, Callable[[Shoe], Shoe]] = {
     "colour": lambda shoe: replace(shoe, colour=tuple(COLOURS)[shoe.heel]),
     "brand_mark": lambda shoe: replace(shoe, brand_mark=BRAND_MARKS[shoe.heel]),
 }
+"""What ties an attribute one-to-one to the heel: every heel height has its own."""
 
 
 # --- what is drawn ----------------------------------------------------------------------------------------------------
 
 
-def sample_shoes(count: int, seed: int, spurious: str | None = None) -> list[Shoe]:
+def sample_shoes(count: int, seed: int) -> list[Shoe]:
     """Sample shoes whose attributes are independent of each other.
 
     Args:
         count: Number of shoes.
         seed: Seed of the sample.
-        spurious: "colour" or "brand_mark" ties this attribute one-to-one to the heel: every heel height has its own.
-
-    Raises:
-        ValueError: If `spurious` is unknown.
     """
-    if spurious is not None and spurious not in SPURIOUS_TIES:
-        raise ValueError(f"Expected spurious to be None or one of {', '.join(SPURIOUS_TIES)}, got {spurious!r}.")
     rng = np.random.default_rng(seed)
-    shoes = [sample_shoe(rng) for _ in range(count)]
-    return shoes if spurious is None else [SPURIOUS_TIES[spurious](shoe) for shoe in shoes]
+    return [sample_shoe(rng) for _ in range(count)]
 
 
 def sample_shoe(rng: np.random.Generator) -> Shoe:

@@ -6,21 +6,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from simec_vision.datamodules.image_data import (
-    Batches,
-    ImageDataModule,
-    Loaded,
-    Normalisation,
-    known_name,
-    seeded_split,
-)
+from simec_vision.datamodules.image_data import Batches, ImageDataModule, Loaded, Normalisation, known_name
 from simec_vision.datamodules.image_store import ImageStore, cache_folder, cached_array, content_key
 from simec_vision.datamodules.shoe_drawing import SPURIOUS_TIES, Shoe, draw_shoes, sample_shoes
+from simec_vision.datamodules.splits import ordered_split
 from simec_vision.items import InputError, Items
 from simec_vision.similarities import AttributeDistance, SetOverlap, Similarity
 
-DRAWING = 1
-"""Version of the drawing; part of the cache file's key, so raise it whenever a pixel changes."""
+DRAWING = 2
+"""Version of the drawing; part of the cache file's key, so raise it whenever a pixel or the split changes."""
 
 SHARES = {"validation": 0.1, "test": 0.1}
 
@@ -82,7 +76,7 @@ class DrawnShoes(ImageDataModule):
         return shoes
 
     def _splits(self) -> dict[str, NDArray[np.int64]]:
-        return seeded_split(self.count, SHARES, self.seed)
+        return ordered_split(np.arange(self.count), SHARES, self.seed)
 
     def _drawn(self, shoes: Sequence[Shoe]) -> NDArray[np.uint8]:
         """Give a row of bytes for each shoe: its image, then a bit mask (1 heel, 2 closure) a pixel."""

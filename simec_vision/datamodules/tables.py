@@ -41,12 +41,15 @@ def repeated(names: Sequence[str]) -> list[str]:
 
 
 def numbers_or_text(values: Sequence[str]) -> NDArray:
-    """Turn the cells of a column into numbers, NaN where unknown, if all known ones are; otherwise keep the text."""
+    """Turn the cells of a column into numbers, NaN where unknown, if all known ones are; otherwise keep the text.
+
+    ``inf`` is a number here, so that what measures by numbers refuses it by name instead of taking numbers as classes.
+    """
     known = [value not in UNKNOWN for value in values]
     try:
         numbers = [float(value) if is_known else np.nan for value, is_known in zip(values, known, strict=True)]
     except ValueError:
         numbers = []
-    if not any(known) or not numbers or np.isinf(numbers).any() or any("_" in value for value in values):
+    if not any(known) or not numbers or any("_" in value for value in values):
         return np.array([value if is_known else "" for value, is_known in zip(values, known, strict=True)])
     return np.array(numbers, dtype=np.float64)

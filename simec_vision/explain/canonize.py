@@ -11,15 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from simec_vision.explain.agreement import check_same
 from simec_vision.explain.batchnorm import Step, fold_batchnorm
-from simec_vision.explain.evaluating import evaluating
+from simec_vision.explain.evaluating import evaluating, unhooked
+from simec_vision.explain.images import check_images
 from simec_vision.explain.layers import OPERATIONS, UnsupportedError, maker_of
 from simec_vision.explain.refusal import refusal
-
-TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
-"""Largest difference between network and twin, relative to the largest output, on the CPU."""
-COARSE = 3e-2
-"""The same for half precision, and on accelerators, which may multiply in TF32."""
 
 
 def canonize(network: nn.Module, images: Tensor | None = None) -> nn.Sequential:
@@ -33,14 +30,19 @@ def canonize(network: nn.Module, images: Tensor | None = None) -> nn.Sequential:
         network: A chain of Conv2d, Linear, BatchNorm, ReLU, Tanh, max or average pooling, flatten and dropout, as
             modules or functions.
         images: Some images ``(batch, channel, height, width)``, on which the twin must give what the network gives.
+            They are needed where a hook computes weights as the network runs, as ``torch.nn.utils.weight_norm`` does.
 
     Returns:
         Layers that need no gradients, in the order in which they are applied; float32, or float64 as the network.
 
     Raises:
+        InputError: if the network does not take the images.
         CannotExplain: if the network does anything else, naming what and where, or the twin's output differs.
     """
+    check_plain(network)
     with evaluating(network), torch.no_grad():
+        if images is not None:
+            check_images(network, images)
         steps = _steps(network, _trace(network))
         twin = nn.Sequential(*(step.layer for step in fold_batchnorm(steps))).requires_grad_(False).eval()
     _to_full_precision(twin)
@@ -54,23 +56,19 @@ def _to_full_precision(twin: nn.Module) -> None:
         twin.float()
 
 
-def check_same(network: nn.Module, twin: nn.Module, images: Tensor) -> None:
-    """Check that a twin gives what the network gives in evaluation mode, up to rounding.
+def check_plain(network: nn.Module) -> None:
+    """Check that a network is made of layers in Python that have their weights.
 
     Raises:
-        CannotExplain: if it does not, as for a network with hooks of its own, or the output is not finite.
+        CannotExplain: if it is not.
     """
-    own = next((p for p in network.parameters() if p.is_floating_point()), images)
-    images = images.to(own.device)
-    with evaluating(network), torch.no_grad():
-        expected = network(images.to(own.dtype)).double()
-        got = twin(images.to(next(twin.parameters(), images).dtype)).double()
-    if expected.shape != got.shape or not expected.isfinite().all():
-        raise refusal("", f"an output of shape {tuple(expected.shape)} that its layers do not give, or not finite")
-    gap = float((expected - got).abs().max() / expected.abs().max().clamp(min=1e-12))
-    tolerance = TOLERANCE.get(own.dtype, COARSE) if own.device.type == "cpu" else COARSE
-    if gap > tolerance:
-        raise refusal("", f"a network that does more than its layers say (hooks?), outputs differ by {gap:.1e} of 1")
+    for place, module in network.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise refusal(
+                place, "compiled code (torch.jit), whose layers cannot be seen; explain the network before it"
+            )
+        if any(nn.parameter.is_lazy(values) for values in (*module.parameters(False), *module.buffers(False))):
+            raise refusal(place, f"{type(module).__name__} without weights yet; run the network once before")
 
 
 class _Tracer(fx.Tracer):
@@ -83,9 +81,10 @@ class _Tracer(fx.Tracer):
 def _trace(network: nn.Module) -> fx.Graph:
     wrapper = nn.Sequential(network) if maker_of(network) else network  # a lone layer would be traced into
     try:
-        return _Tracer().trace(wrapper)
-    except (fx.proxy.TraceError, TypeError, NameError, AttributeError, ValueError, RuntimeError, IndexError) as error:
-        reason = " ".join(str(error).split())
+        with unhooked(network):
+            return _Tracer().trace(wrapper)
+    except Exception as error:  # whatever the user's code raises when it meets a symbol instead of images
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise refusal("", f"a forward method that depends on its input's values ({reason})") from error
 
 
@@ -118,6 +117,8 @@ def _make(node: fx.Node, modules: Mapping[str, nn.Module]) -> list[nn.Module]:
         return maker(*node.args[1:], **_options(node)) if called is None else maker(called)
     except UnsupportedError as error:
         raise refusal(_place(node), f"{_operation(node, modules)} {error}") from None
+    except TypeError as error:
+        raise refusal(_place(node), f"{_operation(node, modules)} with other arguments than usual ({error})") from error
 
 
 def _options(node: fx.Node) -> dict[str, Any]:

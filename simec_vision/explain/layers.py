@@ -72,7 +72,9 @@ def _reshape(*sizes: Any, shape: Any = None, size: Any = None) -> list[nn.Module
 
 
 def _plain(arguments: tuple[Any, ...]) -> None:
-    if any(isinstance(argument, fx.Node) for argument in arguments):
+    nodes: list[fx.Node] = []
+    fx.node.map_arg(arguments, nodes.append)
+    if nodes:
         raise UnsupportedError("whose size depends on the image")
 
 

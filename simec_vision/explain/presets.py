@@ -25,7 +25,8 @@ PRESETS: dict[str, Preset] = {
 ``a_flat``: the original's, iNNvestigate's ``lrp.sequential_preset_a_flat`` (Alber et al. 2019, JMLR 20(93); why other
     rules for other depths: Kohlbrenner et al. 2020, arXiv 1910.09840): flat for the input layer, ε = 0.1 for linear
     layers, α1β0 for convolutions.
-``epsilon``: ε = 1e-6 everywhere, which is gradient × input with biases left out; noisy, for comparison.
+``epsilon``: ε = 1e-6 everywhere; in a network of ReLUs, max-pooling and no biases that is gradient × input. Noisy, for
+    comparison.
 """
 
 WEIGHTLESS: Preset = [

@@ -1,6 +1,6 @@
 """Why is an image similar to a reference, or to another image: the score distributed over its pixels."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from simec_vision.explain.canonize import canonize, check_same
+from simec_vision.explain.agreement import check_close, tolerance
+from simec_vision.explain.canonize import canonize, check_plain
+from simec_vision.explain.evaluating import evaluating
+from simec_vision.explain.images import check_images, like_weights
 from simec_vision.explain.refusal import refusal
 from simec_vision.items import InputError
 
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
 CHUNK = 64
 """Images that are explained at once."""
 COMPARED = 4
-"""Images on which the twin must agree with the encoder."""
+"""Images on which the twin's embedding must agree with the encoder's; the score must agree on all."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +33,9 @@ class Explanation:
         relevance: Shape ``(batch, channel, height, width)``, in units of the score; positive where a pixel makes the
             images more similar, negative where less.
         score: What is explained, shape ``(batch,)``.
-        delta: (relevance sum − score) / ∣score∣, shape ``(batch,)``: what biases and ε took. 0 = nothing is lost, −0.3
-            of a positive score = 30 % of it are not in the relevance; not finite where the score is 0.
+        delta: (relevance sum − score) / score, shape ``(batch,)``: what biases and ε took. 0 = nothing is lost, −0.3 =
+            30 % of the score are not in the relevance, 0.3 = the relevance has 30 % more; not finite where the score
+            is 0.
     """
 
     relevance: Tensor
@@ -65,13 +69,20 @@ def explain(
 
     Raises:
         InputError: if there is no such head, reference or preset, or the images have another shape.
-        CannotExplain: if the encoder does something that has no rule.
+        CannotExplain: if the encoder does something that has no rule, or the model predicts something else.
     """
     weight = model.head(head).weight
-    with _undisturbed(weight.device):
+    with _undisturbed(model):
         index = _reference_index(reference, len(images), weight.shape[0], head).to(weight.device)
         twin = _twin(model.encoder, images)
-        return _explain_readout(twin, images, weight.detach()[index], preset, chunk)
+        question = _Question(
+            images, weight.detach()[index], lambda rows: _predicted(model, images[rows], head, index[rows])
+        )
+        return _explain_readout(model, twin, question, preset, chunk)
+
+
+def _predicted(model: "SimilarityModel", images: Tensor, head: str, reference: Tensor) -> Tensor:
+    return model(like_weights(images, model))[head].gather(1, reference[:, None]).squeeze(1)
 
 
 def explain_pair(
@@ -97,15 +108,35 @@ def explain_pair(
 
     Raises:
         InputError: if there is no such preset, or the images have another shape.
-        CannotExplain: if the encoder does something that has no rule.
+        CannotExplain: if the encoder does something that has no rule, or the model embeds differently.
     """
     if len(images) != len(others):
         raise InputError(f"Expected as many others as images ({len(images)}), got {len(others)}")
-    with _undisturbed(next(model.parameters()).device):
+    with _undisturbed(model):
         twin = _twin(model.encoder, images)
-        _check_images(twin, others, "others")
-        readouts = torch.cat([twin(_like_weights(part, twin)) for part in others.split(chunk)])
-        return _explain_readout(twin, images, readouts, preset, chunk)
+        check_images(model.encoder, others, "others")
+        readouts = torch.cat([twin(like_weights(part, twin)) for part in others.split(_whole(chunk))])
+        question = _Question(images, readouts, lambda rows: _pair_score(model, images[rows], others[rows]))
+        return _explain_readout(model, twin, question, preset, chunk)
+
+
+def _pair_score(model: "SimilarityModel", images: Tensor, others: Tensor) -> Tensor:
+    return (model.embed(like_weights(images, model)) * model.embed(like_weights(others, model))).sum(dim=1)
+
+
+@dataclass(frozen=True)
+class _Question:
+    """What is explained.
+
+    Args:
+        images: Shape ``(batch, channel, height, width)``.
+        readouts: score_i = embedding_i · readout_i, shape ``(batch, embedding)``.
+        told: Gives the score of some rows as the model itself computes it.
+    """
+
+    images: Tensor
+    readouts: Tensor
+    told: Callable[[slice], Tensor]
 
 
 class Readout(nn.Linear):
@@ -116,77 +147,63 @@ class Readout(nn.Linear):
     """
 
     def __init__(self, weight: Tensor) -> None:
-        super().__init__(weight.shape[1], 1, bias=False, device="meta")
+        super().__init__(weight.shape[-1], 1, bias=False, device="meta")
         self.weight = nn.Parameter(weight, requires_grad=False)
 
     def forward(self, input: Tensor) -> Tensor:
         """Map embeddings ``(batch, embedding)`` to scores ``(batch, 1)``."""
-        if input.shape != self.weight.shape:
-            shapes = f"{tuple(self.weight.shape)}, got {tuple(input.shape)}"
+        if input.ndim != 2 or input.shape != self.weight.shape:
+            shapes = f"{(len(input), *self.weight.shape[1:2])}, got {tuple(input.shape)}"
             raise InputError(f"Expected the encoder to give embeddings of shape (batch, embedding) = {shapes}")
         return (input * self.weight).sum(dim=1, keepdim=True)
 
 
 def _explain_readout(
-    twin: nn.Sequential, images: Tensor, readouts: Tensor, preset: "str | Preset", chunk: int
+    model: nn.Module, twin: nn.Sequential, question: _Question, preset: "str | Preset", chunk: int
 ) -> Explanation:
     """Explain score_i = embedding_i · readout_i, any linear readout of the embedding, shape ``(batch, embedding)``."""
-    parts = [
-        _explain_chunk(twin, _like_weights(some, twin), _like_weights(readout, twin), preset)
-        for some, readout in zip(images.split(chunk), readouts.split(chunk), strict=True)
-    ]
+    starts = range(0, len(question.images), _whole(chunk))
+    parts = [_explain_rows(model, twin, question, slice(start, start + chunk), preset) for start in starts]
     relevance, score = (torch.cat(each) for each in zip(*parts, strict=True))
-    return Explanation(relevance, score, (relevance.sum(dim=(1, 2, 3)) - score) / score.abs())
+    return Explanation(relevance, score, (relevance.sum(dim=(1, 2, 3)) - score) / score)
 
 
-def _explain_chunk(
-    twin: nn.Sequential, images: Tensor, readouts: Tensor, preset: "str | Preset"
+def _explain_rows(
+    model: nn.Module, twin: nn.Sequential, question: _Question, rows: slice, preset: "str | Preset"
 ) -> tuple[Tensor, Tensor]:
     from simec_vision.explain.engine import propagate  # Captum takes long to import
 
-    chain = nn.Sequential(*twin, Readout(readouts))
-    return propagate(chain, images, preset), chain(images).squeeze(1)
+    images, readout = (like_weights(values[rows], twin) for values in (question.images, question.readouts))
+    embedding = twin(images)
+    score = Readout(readout)(embedding).squeeze(1)
+    check_close(score, question.told(rows), (embedding * readout).abs().sum(dim=1), tolerance(model))
+    return propagate(nn.Sequential(*twin, Readout(readout)), images, preset), score
 
 
 @contextmanager
-def _undisturbed(device: torch.device) -> Iterator[None]:
-    """Shut out the caller's inference mode, gradients and mixed precision."""
-    with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
+def _undisturbed(model: nn.Module) -> Iterator[None]:
+    """Put a model into evaluation, and shut out the caller's inference mode, gradients and mixed precision."""
+    check_plain(model)
+    device = next(model.parameters()).device
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False), evaluating(model):
         yield
 
 
-def _like_weights(values: Tensor, twin: nn.Module) -> Tensor:
-    """Copy values to the type and device of the twin's weights, as an ordinary tensor."""
-    weight = next(twin.parameters())
-    return values.detach().clone().to(weight.device, weight.dtype)
-
-
 def _twin(encoder: nn.Module, images: Tensor) -> nn.Sequential:
-    twin = canonize(encoder)
+    twin = canonize(encoder, images[:COMPARED])
     if next(twin.parameters(), None) is None:
         raise refusal("", "an encoder without weights")
-    _check_images(twin, images, "images")
-    check_same(encoder, twin, images[:COMPARED])
     return twin
 
 
-def _check_images(twin: nn.Sequential, images: Tensor, argument: str) -> None:
-    first = next((layer for layer in twin if isinstance(layer, nn.Conv2d)), None)
-    channels = images.shape[1:2] if first is None else (first.in_channels,)
-    shape = ", ".join(["batch", *map(str, channels), "height", "width"])
-    expected = f"Expected normalised {argument} of shape (batch, channel, height, width) = ({shape})"
-    if images.ndim != 4 or tuple(images.shape[1:2]) != tuple(channels) or len(images) == 0:
-        raise InputError(f"{expected}, got {tuple(images.shape)}")
-    if not images.is_floating_point() or not images.isfinite().all():
-        raise InputError(f"{expected} as finite floating-point numbers, got {images.dtype}")
-    try:
-        twin(_like_weights(images[:1], twin))
-    except RuntimeError as error:
-        raise InputError(f"{expected} as the encoder takes them, got {tuple(images.shape)}: {error}") from error
+def _whole(chunk: int) -> int:
+    if chunk < 1:
+        raise InputError(f"Expected chunk as a number of images, 1 or more, got {chunk}")
+    return chunk
 
 
 def _reference_index(reference: int | Tensor, count: int, references: int, head: str) -> Tensor:
-    index = torch.as_tensor(reference)
+    index = reference if isinstance(reference, Tensor) else _as_index(reference)
     index = index.expand(count) if index.ndim == 0 else index
     whole = not (index.is_floating_point() or index.is_complex() or index.dtype is torch.bool)
     if tuple(index.shape) != (count,) or not whole:
@@ -196,3 +213,12 @@ def _reference_index(reference: int | Tensor, count: int, references: int, head:
         wrong = index[(index < 0) | (index >= references)][0]
         raise InputError(f"Expected reference between 0 and {references - 1}, head {head!r} has no {int(wrong)}")
     return index.long()
+
+
+def _as_index(reference: object) -> Tensor:
+    try:
+        return torch.as_tensor(reference)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"Expected reference as one index or a tensor with one per image, got {reference!r}"
+        ) from error

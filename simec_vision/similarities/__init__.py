@@ -13,6 +13,6 @@ from simec_vision.similarities.base import TargetSimilarity as TargetSimilarity
 from simec_vision.similarities.base import choose_references as choose_references
 from simec_vision.similarities.combined import Function as Function
 from simec_vision.similarities.combined import WeightedSum as WeightedSum
-from simec_vision.similarities.given import PairList as PairList
 from simec_vision.similarities.given import Precomputed as Precomputed
 from simec_vision.similarities.kernels import Kernel as Kernel
+from simec_vision.similarities.pairs import PairList as PairList

@@ -12,6 +12,59 @@ from simec_vision.items import InputError, Items, nearest
 from simec_vision.similarities.base import Similarity, TargetSimilarity
 
 
+def same_class(a: Tensor, b: Tensor) -> Tensor:
+    """Compare classes: 1 where equal, 0 where not, NaN where either is unknown.
+
+    Args:
+        a: Class of each item, shape ``(batch,)``, negative where unknown.
+        b: Class of each reference, shape ``(reference,)``.
+
+    Returns:
+        Shape ``(batch, reference)``, float32.
+    """
+    same = (a[:, None] == b[None]).float()
+    return same.masked_fill((a[:, None] < 0) | (b[None] < 0), torch.nan)
+
+
+def attribute_distance(a: Tensor, b: Tensor, range: float) -> Tensor:
+    """Compare numbers: 1 − |a − b| / range, NaN where either is.
+
+    Args:
+        a: Value of each item, shape ``(batch,)``.
+        b: Value of each reference, shape ``(reference,)``.
+        range: Distance at which the similarity is 0.
+
+    Returns:
+        Shape ``(batch, reference)``, in the type of the values.
+    """
+    return 1 - (a[:, None] - b[None]).abs() / range
+
+
+OVERLAPS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "simpson": lambda both, a, b: both / torch.minimum(a, b),
+    "jaccard": lambda both, a, b: both / (a + b - both),
+    "dice": lambda both, a, b: 2 * both / (a + b),
+}
+"""Overlap coefficients from |A∩B|, |A| and |B|."""
+
+
+def set_overlap(a: Tensor, b: Tensor, coefficient: str) -> Tensor:
+    """Compare sets by one of :data:`OVERLAPS`, NaN where either is empty.
+
+    Args:
+        a: Members of each item's set, shape ``(batch, member)`` of 0 and 1.
+        b: Members of each reference's set, shape ``(reference, member)``.
+        coefficient: ``simpson``, ``jaccard`` or ``dice``.
+
+    Returns:
+        Shape ``(batch, reference)``, in the type of the memberships.
+    """
+    mine, theirs = a.sum(dim=1)[:, None], b.sum(dim=1)[None]
+    with torch.autocast(a.device.type, enabled=False):
+        both = a @ b.T
+    return OVERLAPS[coefficient](both, mine, theirs).masked_fill((mine == 0) | (theirs == 0), torch.nan)
+
+
 class SameClass(Similarity):
     """Similarity 1 between items of the same class and 0 otherwise; unknown where a class is unknown.
 
@@ -39,9 +92,7 @@ class _SameClass(TargetSimilarity):
         self._fixed("labels", labels)
 
     def rows(self, index: Tensor, columns: Tensor) -> Tensor:
-        mine, theirs = self.labels[index][:, None], self.labels[self.references[columns]][None]
-        same = (mine == theirs).float()
-        return same.masked_fill((mine < 0) | (theirs < 0), torch.nan)
+        return same_class(self.labels[index], self.labels[self.references[columns]])
 
 
 class AttributeDistance(Similarity):
@@ -50,47 +101,52 @@ class AttributeDistance(Similarity):
     Args:
         attribute: The numeric attribute that is compared.
         range: Distance at which the similarity is 0; default: largest minus smallest known value of all items.
+
+    Raises:
+        InputError: for a range that is no positive number.
     """
 
     def __init__(self, attribute: str, range: float | None = None) -> None:
+        if range is not None and not 0 < range < np.inf:
+            raise InputError(
+                f"Expected range as a positive number, the distance at which {attribute!r} has "
+                f"similarity 0, got {range}"
+            )
         self.attribute = attribute
         self.range = range
 
     def bind(self, items: Items, references: NDArray[np.int64]) -> TargetSimilarity:
         """See :meth:`Similarity.bind`; raises :class:`InputError` for a constant attribute."""
         values = items.numbers(self.attribute)
-        extent = self.range if self.range is not None else _extent(values)
+        low, high = _extremes(values)
+        extent = high - low if self.range is None else self.range
         if not extent > 0:
-            raise InputError(f"Expected attribute {self.attribute!r} to vary between items, but it has one value only")
-        return _AttributeDistance(references, torch.from_numpy(values / extent).float())
+            raise InputError(
+                f"Expected attribute {self.attribute!r} to vary between items, but no two known values differ"
+            )
+        # Differences are taken in float32, so large values that differ little are brought near 0 first.
+        return _AttributeDistance(references, torch.from_numpy(values - low).float(), extent)
 
     def known(self, items: Items) -> NDArray[np.bool_]:
         """See :meth:`Similarity.known`."""
         return np.isfinite(items.numbers(self.attribute))
 
 
-def _extent(values: NDArray[np.float64]) -> float:
-    known = values[np.isfinite(values)]
-    return float(known.max() - known.min()) if len(known) else 0.0
+def _extremes(values: NDArray[np.float64]) -> tuple[float, float]:
+    known = values[~np.isnan(values)]
+    return (float(known.min()), float(known.max())) if len(known) else (0.0, 0.0)
 
 
 class _AttributeDistance(TargetSimilarity):
     values: Tensor
 
-    def __init__(self, references: NDArray[np.int64], values: Tensor) -> None:
+    def __init__(self, references: NDArray[np.int64], values: Tensor, range: float) -> None:
         super().__init__(references)
         self._fixed("values", values)
+        self.range = range
 
     def rows(self, index: Tensor, columns: Tensor) -> Tensor:
-        return 1 - (self.values[index][:, None] - self.values[self.references[columns]][None]).abs()
-
-
-OVERLAPS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
-    "simpson": lambda both, a, b: both / torch.minimum(a, b),
-    "jaccard": lambda both, a, b: both / (a + b - both),
-    "dice": lambda both, a, b: 2 * both / (a + b),
-}
-"""Overlap coefficients from |A∩B|, |A| and |B|."""
+        return attribute_distance(self.values[index], self.values[self.references[columns]], self.range)
 
 
 class SetOverlap(Similarity):
@@ -113,8 +169,7 @@ class SetOverlap(Similarity):
 
     def bind(self, items: Items, references: NDArray[np.int64]) -> TargetSimilarity:
         """See :meth:`Similarity.bind`."""
-        membership = torch.from_numpy(items.sets(self.attribute)[0])
-        return _SetOverlap(references, membership, OVERLAPS[self.coefficient])
+        return _SetOverlap(references, torch.from_numpy(items.sets(self.attribute)[0]), self.coefficient)
 
     def known(self, items: Items) -> NDArray[np.bool_]:
         """See :meth:`Similarity.known`."""
@@ -124,16 +179,10 @@ class SetOverlap(Similarity):
 class _SetOverlap(TargetSimilarity):
     membership: Tensor
 
-    def __init__(
-        self, references: NDArray[np.int64], membership: Tensor, overlap: Callable[[Tensor, Tensor, Tensor], Tensor]
-    ) -> None:
+    def __init__(self, references: NDArray[np.int64], membership: Tensor, coefficient: str) -> None:
         super().__init__(references)
         self._fixed("membership", membership)
-        self.overlap = overlap
+        self.coefficient = coefficient
 
     def rows(self, index: Tensor, columns: Tensor) -> Tensor:
-        mine, theirs = self.membership[index], self.membership[self.references[columns]]
-        a, b = mine.sum(dim=1)[:, None], theirs.sum(dim=1)[None]
-        with torch.autocast(mine.device.type, enabled=False):
-            both = mine @ theirs.T
-        return self.overlap(both, a, b).masked_fill((a == 0) | (b == 0), torch.nan)
+        return set_overlap(self.membership[index], self.membership[self.references[columns]], self.coefficient)

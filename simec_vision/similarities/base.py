@@ -1,6 +1,7 @@
 """What every similarity can do: become computable for given items and references."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -8,6 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from simec_vision.items import InputError, Items
+
+CHUNK = 1024
+"""Items or references whose similarities are looked at together."""
 
 
 class TargetSimilarity(nn.Module, ABC):
@@ -53,6 +57,17 @@ class TargetSimilarity(nn.Module, ABC):
         chosen = self.references if columns is None else self.references[columns]
         return self(chosen, columns)
 
+    def gram_chunks(self) -> Iterator[Tensor]:
+        """Give the references' own similarities some rows at a time, each of shape ``(chunk, reference)``."""
+        return (self(chunk) for chunk in self.references.split(CHUNK))
+
+    def known_counts(self) -> Tensor:
+        """Count for each reference how many of its similarities to all references are known, shape ``(reference,)``.
+
+        It looks at all of :meth:`gram`, so keep the result.
+        """
+        return torch.cat([(~rows.isnan()).sum(dim=1) for rows in self.gram_chunks()])
+
 
 class Similarity(ABC):
     """Describe what similar means; :meth:`bind` makes it computable."""
@@ -67,7 +82,10 @@ class Similarity(ABC):
         """
 
     def known(self, items: Items) -> NDArray[np.bool_]:
-        """Say for each item whether its similarities can be known at all, shape ``(item,)``."""
+        """Say for each item whether similarities to it can be known at all, shape ``(item,)``.
+
+        References are sampled among these items.
+        """
         return np.ones(len(items), dtype=bool)
 
 

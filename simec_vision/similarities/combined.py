@@ -1,6 +1,6 @@
 """Similarities made of others, or of any Python function."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,11 @@ from torch import Tensor, nn
 
 from simec_vision.items import InputError, Items
 from simec_vision.similarities.base import Similarity, TargetSimilarity
+
+
+def weighted_sum(parts: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """Sum target similarities of one shape ``(batch, reference)``: Σ_k w_k s_k, NaN where any part is."""
+    return torch.stack([weight * part for weight, part in zip(weights, parts, strict=True)]).sum(dim=0)
 
 
 class WeightedSum(Similarity):
@@ -40,8 +45,7 @@ class _WeightedSum(TargetSimilarity):
         self.parts, self.weights = nn.ModuleList(parts), weights
 
     def rows(self, index: Tensor, columns: Tensor) -> Tensor:
-        scaled = [weight * part(index, columns) for weight, part in zip(self.weights, self.parts, strict=True)]
-        return torch.stack(scaled).sum(dim=0)
+        return weighted_sum([part(index, columns) for part in self.parts], self.weights)
 
 
 class Function(Similarity):

@@ -1,34 +1,113 @@
-"""Similarities that the user brought: matrices, sparse matrices and lists of pairs, read row by row."""
+"""Similarities that the user brought as a matrix or a sparse matrix, read row by row."""
 
-import csv
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
+from numpy.lib.format import MAGIC_PREFIX
 from numpy.typing import NDArray
 from torch import Tensor
 
-from simec_vision.items import InputError, Items
-from simec_vision.similarities.base import Similarity, TargetSimilarity
+from simec_vision.items import InputError, Items, read_names
+from simec_vision.similarities.base import CHUNK, Similarity, TargetSimilarity
 
-CHUNK = 1024
-"""Rows of a matrix that are looked at together."""
+# --- matrices and their files -----------------------------------------------------------------------------------------
 
 
-def open_matrix(path: str | Path, num_rows: int) -> NDArray:
-    """Memory-map a ``.npy`` matrix with one row an item.
+def open_matrix(path: str | Path) -> NDArray:
+    """Memory-map the matrix of numbers in a ``.npy`` file.
 
     Raises:
-        InputError: if the file is missing, is no ``.npy`` matrix of numbers, or has another number of rows.
+        InputError: if the file is missing or holds anything else.
     """
     try:
-        matrix = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        with open(path, "rb") as file:
+            is_array = file.read(len(MAGIC_PREFIX)) == MAGIC_PREFIX
+        matrix = np.load(path, mmap_mode="r", allow_pickle=False) if is_array else None
+    except OSError as error:
         raise InputError(f"Expected a .npy matrix of numbers at {path}: {error}") from error
-    if matrix.ndim != 2 or len(matrix) != num_rows:
-        raise InputError(f"Expected {path} of shape (item, …) = ({num_rows}, …), got {matrix.shape}")
+    except ValueError:  # damaged, or Python objects; numpy's own advice on these would mislead
+        matrix = None
+    if matrix is None:
+        raise InputError(
+            f"Expected a .npy matrix of numbers at {path}, got a file of another kind: numpy.save writes one; give a "
+            "scipy sparse matrix as .npz"
+        )
+    return _numbers(matrix, path)
+
+
+def _numbers(matrix: Any, source: object) -> Any:
+    """Make sure that an array, dense or sparse, is a matrix of numbers."""
+    if matrix.ndim != 2 or matrix.dtype.kind not in "biuf":
+        raise InputError(
+            f"Expected a matrix (2 dimensions) of real numbers in {source}, got {matrix.ndim} dimensions of type "
+            f"{matrix.dtype}"
+        )
     return matrix
+
+
+def read_matrix(matrix: Any) -> Any:
+    """Open a matrix given as an array, a sparse matrix, or the path of either.
+
+    Returns:
+        A scipy sparse matrix by rows, or an array, which is memory-mapped if it came from a file.
+
+    Raises:
+        InputError: if it is none of these, or no matrix of numbers.
+    """
+    from scipy import sparse
+
+    if isinstance(matrix, str | Path):
+        return _open_sparse(matrix) if Path(matrix).suffix == ".npz" else open_matrix(matrix)
+    if sparse.issparse(matrix):
+        return _numbers(sparse.csr_array(matrix), "the given sparse matrix")
+    try:
+        array = matrix if isinstance(matrix, np.memmap) else np.asarray(matrix)
+    except ValueError as error:
+        raise InputError("Expected a matrix with rows of one length, got rows of different lengths") from error
+    return _numbers(array, "the given matrix")
+
+
+def _open_sparse(path: str | Path) -> Any:
+    from scipy import sparse
+
+    try:
+        with open(path, "rb") as file:
+            matrix = sparse.load_npz(file)
+    except OSError as error:
+        raise InputError(f"Expected a scipy sparse matrix at {path}: {error}") from error
+    except (ValueError, KeyError, EOFError, BadZipFile) as error:
+        raise InputError(
+            f"Expected a scipy sparse matrix at {path}, got a file of another kind; scipy.sparse.save_npz writes one"
+        ) from error
+    return _numbers(sparse.csr_array(matrix), path)
+
+
+def finite_rows(rows: NDArray, names: NDArray[np.str_], what: str) -> NDArray[np.float32]:
+    """Convert rows of numbers to float32.
+
+    Args:
+        rows: Shape ``(batch, …)``, NaN where unknown.
+        names: The items that the rows belong to, shape ``(batch,)``.
+        what: What the numbers are, for the message.
+
+    Raises:
+        InputError: naming the first item that has an infinite number, or one too large.
+    """
+    with np.errstate(over="ignore"):
+        numbers = np.asarray(rows, dtype=np.float32)
+    infinite = np.flatnonzero(np.isinf(numbers).any(axis=1))
+    if len(infinite):
+        raise InputError(
+            f"Expected finite {what} of item {str(names[infinite[0]])!r}, got an infinite one in its row: correct it, "
+            "or write NaN where it is unknown"
+        )
+    return numbers
+
+
+# --- the similarity ---------------------------------------------------------------------------------------------------
 
 
 class Precomputed(Similarity):
@@ -36,143 +115,128 @@ class Precomputed(Similarity):
 
     Args:
         matrix: An array, a ``.npy`` file (memory-mapped), a scipy sparse matrix or its ``.npz`` file (what is not
-            stored is unknown, a stored zero is a zero), of shape ``(item, item)`` or ``(item, reference)``.
+            stored is unknown, a stored zero is a zero), of shape ``(item, item)``, or ``(item, column)`` where
+            ``references`` is given. Its rows follow the items' order.
+        references: Names of the items that the columns stand for, as a list or as a text file of one a line; default:
+            the columns follow the items' order. References are chosen among them.
     """
 
-    def __init__(self, matrix: Any) -> None:
-        self.matrix = matrix
+    def __init__(self, matrix: Any, references: str | list[str] | None = None) -> None:
+        self.matrix, self.references = matrix, references
 
     def bind(self, items: Items, references: NDArray[np.int64]) -> TargetSimilarity:
-        """See :meth:`Similarity.bind`; raises :class:`InputError` for a matrix of another shape or all unknown."""
-        matrix = _read_matrix(self.matrix, len(items))
-        if matrix.shape[0] != len(items) or matrix.shape[1] not in (len(items), len(references)):
+        """Prepare the target similarities of these items to these references; see :meth:`Similarity.bind`.
+
+        Raises:
+            InputError: for a matrix of another shape, without a column for a reference, with an infinite value, or in
+                which nothing is known of any reference. In a memory-mapped matrix, only the rows that are read are
+                searched for infinite values.
+        """
+        matrix, owners = read_matrix(self.matrix), self._owners(items)
+        if matrix.shape != (len(items), len(owners)):
+            raise InputError(_other_shape(matrix, len(items), len(references if self.references is None else owners)))
+        columns = _columns_of(references, owners, items)
+        if not _known_columns(matrix)[columns].any():
             raise InputError(
-                f"Expected a similarity matrix of shape (item, item) = ({len(items)}, {len(items)}) or "
-                f"(item, reference) = ({len(items)}, {len(references)}), got {tuple(matrix.shape)}. "
-                "Its rows follow the items' order"
+                f"Expected known similarities to the {len(references)} references, but every one is NaN or absent: "
+                "choose others"
             )
-        columns = references if matrix.shape[1] == len(items) else np.arange(len(references))
-        target = _Precomputed(references, matrix, columns)
-        if torch.isnan(target(target.references)).all() and not _any_known(matrix):
+        _refuse_infinite(matrix, items.names)
+        return _Precomputed(references, matrix, columns, items.names)
+
+    def known(self, items: Items) -> NDArray[np.bool_]:
+        """See :meth:`Similarity.known`: whether anything is known in the column of an item.
+
+        Raises:
+            InputError: if nothing is known at all.
+        """
+        matrix, owners = read_matrix(self.matrix), self._owners(items)
+        if matrix.shape != (len(items), len(owners)):
+            return super().known(items)  # binding says what is wrong, in terms of the references
+        known = np.zeros(len(items), dtype=bool)
+        known[owners] = _known_columns(matrix)
+        if not known.any():
             raise InputError("Expected a similarity matrix with known values, but every one is NaN or absent")
-        return target
+        return known
+
+    def _owners(self, items: Items) -> NDArray[np.int64]:
+        """Give the index of the item that each column stands for."""
+        if self.references is None:
+            return np.arange(len(items))
+        names = read_names(self.references) if isinstance(self.references, str) else self.references
+        source = self.references if isinstance(self.references, str) else "the matrix's references"
+        owners = items.positions(names, [f"column {number} of {source}" for number in range(1, len(names) + 1)])
+        if len(set(names)) < len(names):
+            raise InputError(f"Expected every name once in {source}, got {len(set(names))} in {len(names)} columns")
+        return owners
 
 
-def _any_known(matrix: Any) -> bool:
-    """Look for one known value, some rows at a time."""
+def _other_shape(matrix: Any, items: int, columns: int) -> str:
+    return (
+        f"Expected a similarity matrix of shape (item, item) = ({items}, {items}) or, with its columns named by "
+        f"`references`, (item, reference) = ({items}, {columns}), got {tuple(matrix.shape)}. "
+        "Its rows follow the items' order"
+    )
+
+
+def _columns_of(references: NDArray[np.int64], owners: NDArray[np.int64], items: Items) -> NDArray[np.int64]:
+    """Find the column of each reference."""
+    column = np.full(len(items), -1)
+    column[owners] = np.arange(len(owners))
+    missing = references[column[references] < 0]
+    if len(missing):
+        raise InputError(
+            f"Expected references among the {len(owners)} items that the matrix's columns stand for, got "
+            f"{str(items.names[missing[0]])!r} and {len(missing) - 1} others without a column: choose from those"
+        )
+    return column[references]
+
+
+def _known_columns(matrix: Any) -> NDArray[np.bool_]:
+    """Say for each column whether anything in it is known, looking at no more rows of a dense matrix than it takes."""
     if hasattr(matrix, "tocsr"):
-        return bool(np.isfinite(matrix.data).any())
-    return any(np.isfinite(matrix[start : start + CHUNK]).any() for start in range(0, len(matrix), CHUNK))
+        return np.bincount(matrix.indices[~np.isnan(matrix.data)], minlength=matrix.shape[1]) > 0
+    known = np.zeros(matrix.shape[1], dtype=bool)
+    for start in range(0, len(matrix), CHUNK):
+        known |= ~np.isnan(matrix[start : start + CHUNK]).all(axis=0)
+        if known.all():
+            break
+    return known
 
 
-def _read_matrix(matrix: Any, num_rows: int) -> Any:
-    """Open a matrix given as an array, a sparse matrix, or the path of either."""
-    from scipy import sparse
-
-    if sparse.issparse(matrix):
-        return sparse.csr_array(matrix)
-    if not isinstance(matrix, str | Path):
-        return np.asarray(matrix)
-    if Path(matrix).suffix != ".npz":
-        return open_matrix(matrix, num_rows)
-    try:
-        return sparse.csr_array(sparse.load_npz(matrix))
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"Expected a scipy sparse matrix at {matrix}: {error}") from error
+def _refuse_infinite(matrix: Any, names: NDArray[np.str_]) -> None:
+    """Search a matrix in memory for infinite values; a memory-mapped one is searched as it is read."""
+    if hasattr(matrix, "tocsr"):
+        with np.errstate(over="ignore"):
+            infinite = np.flatnonzero(np.isinf(matrix.data.astype(np.float32)))[:1]
+        rows = np.searchsorted(matrix.indptr, infinite, "right") - 1
+        finite_rows(matrix.data[infinite][:, None], names[rows], "similarities")
+    elif not isinstance(matrix, np.memmap):
+        for start in range(0, len(matrix), CHUNK):
+            finite_rows(matrix[start : start + CHUNK], names[start : start + CHUNK], "similarities")
 
 
 class _Precomputed(TargetSimilarity):
-    def __init__(self, references: NDArray[np.int64], matrix: Any, columns: NDArray[np.int64]) -> None:
+    def __init__(
+        self, references: NDArray[np.int64], matrix: Any, columns: NDArray[np.int64], names: NDArray[np.str_]
+    ) -> None:
         super().__init__(references)
-        self.matrix, self.columns = matrix, columns
+        self.matrix, self.columns, self.names = matrix, columns, names
 
     def rows(self, index: Tensor, columns: Tensor) -> Tensor:
-        chosen = self.columns[columns.cpu().numpy()]
+        items, chosen = index.cpu().numpy(), self.columns[columns.cpu().numpy()]
         read = _sparse_rows if hasattr(self.matrix, "tocsr") else _dense_rows
-        return torch.from_numpy(read(self.matrix, index.cpu().numpy(), chosen)).to(self.references.device)
+        rows = finite_rows(read(self.matrix, items, chosen), self.names[items], "similarities")
+        return torch.from_numpy(rows).to(self.references.device)
 
 
-def _dense_rows(matrix: NDArray, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.float32]:
-    return np.asarray(matrix[rows][:, columns], dtype=np.float32)
+def _dense_rows(matrix: NDArray, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray:
+    return matrix[rows][:, columns]
 
 
-def _sparse_rows(matrix: Any, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.float32]:
+def _sparse_rows(matrix: Any, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray:
     """Fill the stored entries of some rows into unknowns; stored zeros stay zeros."""
     block = matrix[rows][:, columns].tocoo()
-    dense = np.full(block.shape, np.nan, dtype=np.float32)
+    dense = np.full(block.shape, np.nan)
     dense[block.row, block.col] = block.data
     return dense
-
-
-class PairList(Similarity):
-    """Similarities of single pairs, as read from a CSV file ``a,b,similarity``; all other pairs are unknown.
-
-    Args:
-        pairs: A CSV file with the columns ``a``, ``b`` and ``similarity``, or the pairs as ``(name of a, name of b,
-            similarity)``. Each counts in both directions, unless the list gives the other direction its own value.
-    """
-
-    def __init__(self, pairs: str | list[tuple[str, str, float]]) -> None:
-        self.pairs = pairs
-
-    def matrix(self, items: Items) -> Any:
-        """Build the sparse item × item matrix.
-
-        Raises:
-            InputError: naming the row of an unknown item, a missing column or a value that is not a number.
-        """
-        from scipy import sparse
-
-        pairs = read_pairs(self.pairs) if isinstance(self.pairs, str) else self.pairs
-        a, b = items.positions([pair[0] for pair in pairs]), items.positions([pair[1] for pair in pairs])
-        entries: dict[tuple[int, int], float] = {}
-        for i, j, pair in zip(a.tolist(), b.tolist(), pairs, strict=True):
-            if entries.setdefault((i, j), pair[2]) != pair[2]:
-                raise InputError(
-                    f"Expected one similarity of {pair[0]!r} and {pair[1]!r}, got {entries[i, j]} and {pair[2]}"
-                )
-        entries |= {(j, i): value for (i, j), value in entries.items() if (j, i) not in entries}
-        rows, columns = np.array(list(entries), dtype=np.int64).T
-        values = np.array(list(entries.values()), dtype=np.float32)
-        return sparse.csr_array((values, (rows, columns)), shape=(len(items), len(items)))
-
-    def bind(self, items: Items, references: NDArray[np.int64]) -> TargetSimilarity:
-        """See :meth:`Similarity.bind`."""
-        return Precomputed(self.matrix(items)).bind(items, references)
-
-    def known(self, items: Items) -> NDArray[np.bool_]:
-        """See :meth:`Similarity.known`."""
-        return np.diff(self.matrix(items).indptr) > 0
-
-
-def read_pairs(path: str | Path) -> list[tuple[str, str, float]]:
-    """Read a CSV file with the columns ``a``, ``b`` and ``similarity``.
-
-    Raises:
-        InputError: naming the file and the row or column that is wrong.
-    """
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            rows, names = list(reader), reader.fieldnames or ()
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"Expected a CSV file of pairs at {path}: {error}") from error
-    missing = {"a", "b", "similarity"} - set(names)
-    if missing:
-        raise InputError(f"Expected the columns a, b, similarity in {path}, which has no {', '.join(sorted(missing))}")
-    if not rows:
-        raise InputError(f"Expected pairs in {path}, which has a header only")
-    return [_pair(path, number, row) for number, row in enumerate(rows, start=2)]
-
-
-def _pair(path: str | Path, number: int, row: dict[str, str]) -> tuple[str, str, float]:
-    try:
-        similarity = float(row["similarity"])
-    except (TypeError, ValueError):
-        similarity = float("nan")
-    if not np.isfinite(similarity):
-        raise InputError(
-            f"Expected a number as similarity in {path}, row {number}, got {row['similarity']!r}; "
-            "leave out a pair whose similarity is unknown"
-        )
-    return row["a"], row["b"], similarity

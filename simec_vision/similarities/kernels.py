@@ -10,17 +10,29 @@ from torch import Tensor, nn
 
 from simec_vision.items import InputError, Items, nearest
 from simec_vision.similarities.base import Similarity, TargetSimilarity
-from simec_vision.similarities.given import open_matrix
-
-CHUNK = 1024
-"""Rows of references that are looked at together when statistics over the references are taken."""
+from simec_vision.similarities.given import finite_rows, open_matrix
 
 KERNELS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
     "linear": lambda a, b, gamma: a @ b.T,
     "rbf": lambda a, b, gamma: torch.exp(-gamma * torch.cdist(a, b) ** 2),
     "cosine": lambda a, b, gamma: nn.functional.normalize(a) @ nn.functional.normalize(b).T,
 }
-"""Kernels of two feature matrices ``(batch, feature)`` and ``(reference, feature)``."""
+"""Kernels of two feature matrices ``(batch, feature)`` and ``(reference, feature)``, in the type of these."""
+
+
+def centred(kernel: Tensor, column_mean: Tensor) -> Tensor:
+    """Centre rows of a kernel over the references: k_ij − mean_j' k_ij' − m_j + mean_j' m_j'.
+
+    Args:
+        kernel: Shape ``(batch, reference)``.
+        column_mean: Mean m of each column over the references' own block, shape ``(reference,)``.
+    """
+    return kernel - kernel.mean(dim=1, keepdim=True) - column_mean + column_mean.mean()
+
+
+def scaled(kernel: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Bring [low, high] to [0, 1]: (k − low) / (high − low)."""
+    return (kernel - low) / (high - low)
 
 
 class Kernel(Similarity):
@@ -31,7 +43,8 @@ class Kernel(Similarity):
 
     Args:
         kind: ``linear`` a·b, ``rbf`` exp(−gamma |a − b|²) or ``cosine`` a·b / (|a| |b|).
-        features: ``pixels``, or a ``.npy`` file of shape ``(item, feature)``, which is read row by row.
+        features: ``pixels``, or a ``.npy`` file of shape ``(item, feature)``, which is read row by row; an item
+            with a NaN among its features has unknown similarities and cannot be a reference.
         gamma: Width of the RBF kernel; default: 1 / number of features.
         centre: Centre the kernel over the references.
         scale: Scale the kernel to [0, 1] over the references.
@@ -50,8 +63,19 @@ class Kernel(Similarity):
         self.kind, self.features, self.gamma, self.centre, self.scale = kind, features, gamma, centre, scale
 
     def bind(self, items: Items, references: NDArray[np.int64]) -> TargetSimilarity:
-        """See :meth:`Similarity.bind`."""
-        target = _Kernel(references, _feature_rows(self.features, items), KERNELS[self.kind], self.gamma)
+        """Prepare the target similarities of these items to these references; see :meth:`Similarity.bind`.
+
+        Raises:
+            InputError: for features of another shape or that are not finite, or a constant kernel that is to be scaled.
+        """
+        features = _feature_rows(self.features, items)
+        target = _Kernel(references, features, KERNELS[self.kind], self.gamma)
+        unknown = ~torch.isfinite(target.reference_features).all(dim=1).numpy()
+        if unknown.any():
+            raise InputError(
+                f"Expected finite features of every reference in {self.features}, got NaN or infinity for "
+                f"{str(items.names[references[unknown][0]])!r}: correct it or choose other references"
+            )
         if self.centre:
             target.centre()
         if self.scale:
@@ -61,19 +85,24 @@ class Kernel(Similarity):
 
 def _feature_rows(features: str, items: Items) -> Callable[[NDArray[np.int64]], NDArray[np.float32]]:
     """Give a function from item indices to their features."""
-    if features != "pixels":
-        matrix = open_matrix(features, len(items))
-        return lambda index: np.asarray(matrix[index], dtype=np.float32)
-    if items.pixels is None:
-        raise InputError("Expected items with pixels for a kernel on pixels; give a features file instead")
-    return items.pixels
+    if features == "pixels":
+        if items.pixels is None:
+            raise InputError("Expected items with pixels for a kernel on pixels; give a features file instead")
+        return items.pixels
+    matrix = open_matrix(features)
+    if len(matrix) != len(items):
+        raise InputError(
+            f"Expected {features} of shape (item, feature) = ({len(items)}, …), got {matrix.shape}. "
+            "Its rows follow the items' order"
+        )
+    return lambda index: finite_rows(matrix[index], items.names[index], f"features in {features}")
 
 
 class _Kernel(TargetSimilarity):
     reference_features: Tensor
     column_mean: Tensor
-    offset: Tensor
-    factor: Tensor
+    low: Tensor
+    high: Tensor
 
     def __init__(
         self,
@@ -87,29 +116,38 @@ class _Kernel(TargetSimilarity):
         self._fixed("reference_features", torch.from_numpy(features(references)))
         self.gamma = gamma if gamma is not None else 1 / self.reference_features.shape[1]
         self._fixed("column_mean", torch.zeros(len(references)))
-        self._fixed("offset", torch.zeros(()))
-        self._fixed("factor", torch.ones(()))
+        self._fixed("low", torch.zeros(()))
+        self._fixed("high", torch.ones(()))
 
     def _all_rows(self, index: Tensor) -> Tensor:
         features = torch.from_numpy(self.features(index.cpu().numpy())).to(self.reference_features)
         with torch.autocast(features.device.type, enabled=False):
             kernel = self.kernel(features, self.reference_features, self.gamma)
         if self.centred:
-            kernel = kernel - kernel.mean(dim=1, keepdim=True) - self.column_mean + self.column_mean.mean()
-        return (kernel - self.offset) * self.factor
+            kernel = centred(kernel, self.column_mean)
+        return scaled(kernel, self.low, self.high)
 
     def rows(self, index: Tensor, columns: Tensor) -> Tensor:
         rows = self._all_rows(index)
         return rows if len(columns) == len(self) else rows[:, columns]
 
+    def known_counts(self) -> Tensor:
+        """See :meth:`TargetSimilarity.known_counts`: the references' features are finite, so all are known."""
+        return torch.full_like(self.references, len(self))
+
     def centre(self) -> None:
         """Take the column means over the references' own block; from now on rows are centred."""
-        sums = [self._all_rows(chunk).double().sum(dim=0) for chunk in self.references.split(CHUNK)]
+        sums = [rows.double().sum(dim=0) for rows in self.gram_chunks()]
         self.column_mean = (torch.stack(sums).sum(dim=0) / len(self)).float()
         self.centred = True
 
     def scale(self) -> None:
         """Take the extremes over the references' own block; from now on that block spans [0, 1]."""
-        extremes = [torch.stack(self._all_rows(chunk).aminmax()) for chunk in self.references.split(CHUNK)]
-        low, high = torch.stack(extremes)[:, 0].min(), torch.stack(extremes)[:, 1].max()
-        self.offset, self.factor = low, 1 / (high - low)
+        extremes = torch.stack([torch.stack(rows.aminmax()) for rows in self.gram_chunks()])
+        low, high = extremes[:, 0].min(), extremes[:, 1].max()
+        if not 0 < high - low < torch.inf:
+            raise InputError(
+                f"Expected a kernel that differs between the references to scale it to [0, 1], got values from {low:g} "
+                f"to {high:g}: leave out scale, or choose other features, kernel or references"
+            )
+        self.low, self.high = low, high

@@ -168,10 +168,16 @@ def test_pairs_may_leave_out_the_suffix(tmp_path):
 
 @pytest.mark.parametrize(
     ("cells", "expected"),
-    [(["1", " 2".strip(), ""], "f"), (["1", "x"], "U"), (["", "nan"], "U"), (["inf", "1"], "U"), (["1_2", "3"], "U")],
+    [(["1", " 2".strip(), ""], "f"), (["1", "x"], "U"), (["", "nan"], "U"), (["inf", "1"], "f"), (["1_2", "3"], "U")],
 )
-def test_a_column_is_numeric_if_all_known_values_are_finite_numbers(cells, expected):
+def test_a_column_is_numeric_if_all_known_values_are_numbers(cells, expected):
     assert numbers_or_text(cells).dtype.kind == expected
+
+
+def test_an_infinite_number_is_refused_by_name(tmp_path):
+    data = ImageTable(table(tmp_path, "image,h a.png,1 b.png,inf c.png,2"), table="table.csv")
+    with pytest.raises(InputError, match=r"finite number for 'h' of item 'b\.png', got 'inf'"):
+        data.similarities()["h"].bind(data.items, np.arange(3))
 
 
 def test_groups_are_never_divided_and_only_eligible_ones_held_out():

@@ -1,8 +1,22 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from simec_vision.explain.heatmaps import DPI, draw_heatmap, overlay, pair_grid, reference_grid, save_sheet
+from simec_vision.explain.bilrp import Strongest
+from simec_vision.explain.connections import connection_grid
+from simec_vision.explain.heatmaps import (
+    DPI,
+    colour_map,
+    draw_heatmap,
+    overlay,
+    pair_grid,
+    reference_grid,
+    save_sheet,
+)
+from simec_vision.items import InputError
 
 GENERATOR = np.random.default_rng(0)
 IMAGES = GENERATOR.integers(0, 255, (4, 12, 16, 3), dtype=np.uint8)
@@ -43,7 +57,65 @@ def test_overlay_sums_channels_and_scales_by_the_largest_given():
     assert paler[2] > paler[0] == paler[1] > 0
 
 
-@pytest.mark.parametrize("scale", ["row", "image"])
+def test_weak_relevance_on_a_shared_scale_stays_faint():
+    image, maps = np.zeros((1, 2, 3), np.uint8), np.array([[[0.02, 0.0]]])
+    faint, none = overlay(image, maps, largest=1.0)[0]
+    assert np.abs(faint - none).max() < 0.05
+    assert overlay(image, maps)[0, 0].tolist() == [0.5, 0, 0]
+
+
+SEEN = {  # linear RGB as seen with one kind of cone missing (Machado et al. 2009, table of severity 1)
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.3039]],
+}
+
+
+def lab(colours, seen_as=None):
+    """CIELAB of sRGB colours (colour, 3)."""
+    linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
+    linear = linear if seen_as is None else np.clip(linear @ np.array(SEEN[seen_as]).T, 0, 1)
+    xyz = linear @ np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]).T
+    x, y, z = (np.where(v > 0.008856, np.cbrt(v), 7.787 * v + 16 / 116) for v in (xyz / [0.9505, 1, 1.089]).T)
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=1)
+
+
+@pytest.mark.parametrize("seen_as", SEEN)
+def test_balanced_colours_differ_for_everybody_the_more_the_stronger(seen_as):
+    strength, colours = np.linspace(0, 1, 11), colour_map("balanced")
+    red, blue = (lab(colours((1 + sign * strength) / 2)[:, :3], seen_as) for sign in (1, -1))
+    difference = np.linalg.norm(red - blue, axis=1)
+    assert (np.diff(difference) > 0).all()
+    assert difference[-1] > 90  # ends of seismic: 67 for protanopia, less than half way there
+
+
+def test_balanced_colours_are_white_at_zero_and_equally_light():
+    colours = colour_map("balanced")(np.linspace(0, 1, 256))[:, :3]
+    lightness = lab(colours)[:, 0]
+    assert abs(lightness[0] - lightness[-1]) < 3
+    assert colours[127:129].min() > 0.99
+    assert (np.diff(lightness[:128]) > 0).all()
+    assert (np.diff(lightness[128:]) < 0).all()
+
+
+def drawn_reds(monkeypatch, scale, tmp_path):
+    """Largest relevance that counts as 1 in each cell."""
+    from simec_vision.explain import heatmaps
+
+    seen = []
+    monkeypatch.setattr(heatmaps, "overlay", lambda image, maps, largest, colours: seen.append(largest) or image)
+    maps = np.zeros((2, 2, 3, 12, 16))
+    maps[:, :, 1, 3, 4] = [[1, -2], [3, 0]]
+    reference_grid(IMAGES[:2], IMAGES[:2], maps, np.eye(2), None, tmp_path / "a.png", scale=scale)
+    return seen
+
+
+@pytest.mark.parametrize(("scale", "ones"), [("image", [1, 2, 3, 0]), ("row", [2, 2, 3, 3]), ("all", [3, 3, 3, 3])])
+def test_scale_is_shared_by_a_row_or_all_or_not_at_all(monkeypatch, tmp_path, scale, ones):
+    assert drawn_reds(monkeypatch, scale, tmp_path) == ones
+
+
+@pytest.mark.parametrize("scale", ["row", "image", "all"])
 def test_reference_grid(tmp_path, scale):
     true = np.array([[0.5, np.nan, 1.0, 0.0]] * 2)
     path = tmp_path / "new" / "heel.png"
@@ -119,6 +191,109 @@ def test_grids_show_red_and_blue_for_known_and_unknown_similarities(tmp_path):
         assert 2_000 < (tmp_path / name).stat().st_size < 1_000_000
 
 
+def test_pdf_by_the_ending_and_the_same_file_again(tmp_path):
+    for name in ("a.pdf", "b.pdf"):
+        pair_grid(IMAGES[:2], relevance(2, 2), np.eye(2), tmp_path / name, colours="balanced")
+    content = (tmp_path / "a.pdf").read_bytes()
+    assert content.startswith(b"%PDF")
+    assert content == (tmp_path / "b.pdf").read_bytes()
+
+
+def strongest(relevance, mine, others, pool=4):
+    return Strongest(*map(torch.tensor, (relevance, mine, others)), pool)
+
+
+CONNECTED = strongest([2.0, -1.0], [[0, 0], [2, 3]], [[2, 3], [0, 1]])
+
+
+@pytest.fixture
+def curves(monkeypatch):
+    """The curves of every pair that is drawn."""
+    from matplotlib.axes import Axes
+    from matplotlib.collections import LineCollection
+
+    drawn = []
+    keep = lambda self, new, **_: drawn.append(new) if isinstance(new, LineCollection) else None  # noqa: E731
+    monkeypatch.setattr(Axes, "add_collection", keep)
+    return drawn
+
+
+def test_connections_run_between_the_middles_of_cells_the_strongest_on_top(tmp_path, curves):
+    connection_grid(IMAGES[:1], IMAGES[1:2], [CONNECTED], tmp_path / "a.png")
+    (lines,) = curves
+    weak, strong = lines.get_segments()
+    start = round(16 * 1.35)  # where the other image begins
+    np.testing.assert_allclose(strong[[0, -1]], [[2, 2], [start + 14, 10]])  # cells of 4: the middle of the first is 2
+    np.testing.assert_allclose(weak[[0, -1]], [[14, 10], [start + 6, 2]])
+    blue, red = lines.get_colors()
+    assert red[0] > 0.7 > 0.1 > red[2]
+    assert blue[2] > 0.6 > 0.1 > blue[0]
+    np.testing.assert_allclose([blue[3], red[3]], [0.7 / 4, 0.7])
+    assert lines.get_linewidths()[1] > lines.get_linewidths()[0]
+
+
+@pytest.mark.parametrize(("scale", "opacity"), [("image", 0.7), ("all", 0.7 / 4)])
+def test_strength_of_connections_is_relative_to_the_pair_or_all(tmp_path, curves, scale, opacity):
+    weaker = strongest([1.0], [[0, 0]], [[0, 0]])
+    connection_grid(IMAGES[:2], IMAGES[2:], [CONNECTED, weaker], tmp_path / "a.png", scale=scale)
+    assert curves[1].get_colors()[0, 3] == pytest.approx(opacity)
+
+
+@pytest.mark.parametrize("colours", ["seismic", "balanced"])
+@pytest.mark.parametrize("ending", ["png", "pdf"])
+def test_connection_grid(tmp_path, colours, ending):
+    path, tall = tmp_path / f"a.{ending}", np.zeros((20, 6, 1), np.uint8)
+    nothing = strongest([0.0], [[0, 0]], [[4, 1]])
+    connection_grid(
+        [*IMAGES[:2], IMAGES[2]],
+        [*IMAGES[1:3], tall],
+        [CONNECTED, CONNECTED, nothing],
+        path,
+        list("abc"),
+        "all",
+        colours,
+    )
+    assert path.stat().st_size > 2000
+    if ending == "png":
+        drawn = pixels(path)
+        assert drawn.shape[1] == pytest.approx(9 * DPI, abs=1)
+        assert ((drawn[..., 0] - drawn[..., 2]) > 100).sum() > 50
+        assert ((drawn[..., 2] - drawn[..., 0]) > 100).sum() > 20
+
+
+BAD_CONNECTIONS = {
+    "outside": (
+        {"strongest": [strongest([1.0], [[3, 0]], [[0, 0]])]},
+        r"4 pixels in an image of 12 × 16, got cell \[3, 0\]",
+    ),
+    "others": ({"others": IMAGES[:2]}, "at least one, got 1, 2, 1, 1"),
+    "none": ({"images": [], "others": [], "strongest": []}, "at least one, got 0, 0, 0, 0"),
+    "ending": ({"path": "a.svg"}, "ending of the path to be one of png, pdf, got 'svg'"),
+    "colours": ({"colours": "jet"}, "colours to be one of seismic, balanced, got 'jet'"),
+    "scale": ({"scale": "column"}, "scale to be one of row, image, all, got 'column'"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_CONNECTIONS)
+def test_mistakes_in_connections_are_named(tmp_path, monkeypatch, case):
+    monkeypatch.chdir(tmp_path)
+    given, message = BAD_CONNECTIONS[case]
+    right = {"images": IMAGES[:1], "others": IMAGES[1:2], "strongest": [CONNECTED], "path": "a.png"}
+    with pytest.raises(ValueError, match=message):
+        connection_grid(**{**right, **given})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_endings_colours_and_scales_that_there_are_not(tmp_path):
+    with pytest.raises(ValueError, match="one of png, pdf, got ''"):
+        pair_grid(IMAGES[:2], relevance(2, 2), np.eye(2), tmp_path / "a")
+    with pytest.raises(ValueError, match="one of seismic, balanced, got 'viridis'"):
+        draw_heatmap(IMAGES[0], relevance(), tmp_path / "a.png", colours="viridis")
+    with pytest.raises(ValueError, match="one of row, image, all, got 'column'"):
+        reference_grid(IMAGES[:1], IMAGES[:1], relevance(1, 1), [[0.5]], None, tmp_path / "a.png", scale="column")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_folder_that_is_a_file_is_left_alone(tmp_path):
     (tmp_path / "taken").write_text("mine")
     with pytest.raises(OSError, match="taken"):
@@ -152,3 +327,28 @@ def test_nothing_half_written_and_no_global_backend(tmp_path, monkeypatch):
         pair_grid(IMAGES[:2], relevance(2, 2), np.eye(2), tmp_path / "pairs.png")
     assert list(tmp_path.iterdir()) == []
     assert dict.__getitem__(matplotlib.rcParams, "backend") is before
+
+
+def test_titles_fit_above_their_pictures(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    figures = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *a, **k: (figures.append(figure), save(figure, *a, **k)))
+    many = np.concatenate([IMAGES] * 4)[:12]
+    true = np.full((1, 12), np.nan)
+    reference_grid(
+        many, IMAGES[:1], np.ones((1, 12, 3, 12, 16)), np.full((1, 12), -0.001), true, tmp_path / "a.png", "a_long_name"
+    )
+    (figure,) = figures
+    boxes = [axis.title.get_window_extent() for axis in figure.axes[14:26]]
+    assert [axis.title.get_text() for axis in figure.axes[14:16]] == ["unknown / 0.00"] * 2
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+
+
+def test_relevance_that_is_not_finite_is_not_drawn(tmp_path):
+    maps = np.ones((3, 12, 16))
+    maps[0, 0, 0] = np.inf
+    with pytest.raises(InputError, match="NaN or infinity"):
+        draw_heatmap(IMAGES[0], maps, tmp_path / "a.png")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,48 @@
+"""Several processes that count as one: exact averages over all of them, and the same statistics in each."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def from_all_processes(state: Any) -> list[Any]:
+    """Gather a small object from every process; a list of one where there is one process only."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return [state]
+    states: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(states, state)
+    return states
+
+
+def keep_buffers_local(module: nn.Module) -> None:
+    """Spare DDP from sending all buffers, target similarities among them, at every step, in evaluation too.
+
+    Processes with fewer evaluation batches than others would not answer; :func:`share_buffers` sends what matters.
+    """
+    names: Any = [name for name, _ in module.named_buffers()]
+    module._ddp_params_and_buffers_to_ignore = names
+
+
+def share_buffers(module: nn.Module) -> None:
+    """Give every process the first one's buffers (batch-normalisation statistics), as DDP does at every step."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        for buffer in module.buffers():
+            torch.distributed.broadcast(buffer, 0)
+
+
+class Average:
+    """The mean of numbers that come as means of some, over all processes, whoever has how many."""
+
+    def __init__(self) -> None:
+        self.total, self.count = torch.zeros((), dtype=torch.float64), 0
+
+    def update(self, mean: Tensor, count: int) -> None:
+        """Take in the mean of ``count`` numbers."""
+        self.total = self.total.to(mean.device) + mean.detach().double() * count
+        self.count += count
+
+    def compute(self) -> float:
+        """Give the mean of all numbers, NaN of none; every process must ask."""
+        totals, counts = zip(*from_all_processes((float(self.total), self.count)), strict=True)
+        return sum(totals) / sum(counts) if sum(counts) else float("nan")
