@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from simec_vision.cli.main import DEFAULTS, command_function
+from simec_vision.cli.main import DEFAULTS, command_function, with_task
 from simec_vision.cli.parsing import make_parser, with_shoes
 
 ROOT = Path(__file__).parent.parent
@@ -35,7 +35,7 @@ def test_commands_are_understood(command, monkeypatch):
     monkeypatch.chdir(ROOT)
     _, script, *options = shlex.split(command, comments=True)
     assert (ROOT / script).is_file()
-    name = Path(script).stem
+    name, options = with_task(Path(script).stem, options)
     parser = make_parser(command_function(name), DEFAULTS[name])
     if options != ["--help"]:
         parser.parse_args(with_shoes(options, parser))

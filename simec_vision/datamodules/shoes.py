@@ -63,17 +63,20 @@ class DrawnShoes(ImageDataModule):
 
     def load(self) -> Loaded:
         """Draw the shoes, or open them from the cache."""
-        splits = ordered_split(np.arange(self.count), SHARES, self.seed)
-        shoes = self._shoes(splits["train"])
+        shoes = self.shoes()
         images, self._masks = self._parts(self._drawn(shoes))
-        return Loaded(shoe_items(shoes), ImageStore(images), splits)
+        return Loaded(shoe_items(shoes), ImageStore(images), self._splits())
 
-    def _shoes(self, train: NDArray[np.int64]) -> list[Shoe]:
+    def shoes(self) -> list[Shoe]:
+        """Say what each item is a drawing of; item i is ``draw_shoe(shoes()[i], size, item_seed(seed, i))``."""
         shoes = sample_shoes(self.count, self.seed)
         if self.spurious:
-            for index in train.tolist():
+            for index in self._splits()["train"].tolist():
                 shoes[index] = SPURIOUS_TIES[self.spurious](shoes[index])
         return shoes
+
+    def _splits(self) -> dict[str, NDArray[np.int64]]:
+        return ordered_split(np.arange(self.count), SHARES, self.seed)
 
     def _drawn(self, shoes: Sequence[Shoe]) -> NDArray[np.uint8]:
         """Give a row of bytes for each shoe: its image, then a bit mask (1 heel, 2 closure) a pixel."""

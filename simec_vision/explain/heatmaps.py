@@ -1,7 +1,8 @@
-"""Heatmaps; with :mod:`~simec_vision.explain.connections` all that draws. Red makes images more similar, blue less."""
+"""Heatmaps; with ``charts`` and ``connections`` beside it all that draws. Red makes images more similar, blue less."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -25,6 +26,8 @@ FORMATS = ("png", "pdf")
 INK = "#222222"
 WIDTH, CELL = 9.0, 1.8
 """Inches: a figure is as wide as WIDTH, unless its pictures would be wider than CELL."""
+METHOD_CELL = 1.15
+"""Inches of a picture where many methods stand side by side."""
 DPI = 120
 
 
@@ -178,6 +181,30 @@ def pair_grid(
     _finish(figure, axes, path, "inner product of the embeddings; framed: with itself", colours)
 
 
+def method_grid(
+    images: NDArray[np.uint8], heatmaps: Mapping[str, ArrayLike], labels: Sequence[str], path: str | Path
+) -> None:
+    """Draw images down the side, methods across, and in each cell the method's heatmap on a scale of its own.
+
+    Args:
+        images: uint8 of shape ``(batch, height, width, channel)``.
+        heatmaps: Method → shape ``(batch, height, width)``.
+        labels: What stands above each image.
+        path: The PNG file; it appears whole or not at all.
+
+    Raises:
+        InputError: if the shapes do not fit together.
+    """
+    columns = len(heatmaps) + 1
+    figure, axes = _grid(len(images), columns, images[0].shape, width=METHOD_CELL * columns)
+    _pictures(axes[:, 0], images, labels)
+    for column, (name, relevance) in zip(axes[:, 1:].T, heatmaps.items(), strict=True):
+        maps = _maps(np.asarray(relevance)[:, None], (len(images),), images[0])
+        for place, (axis, image) in enumerate(zip(column, images, strict=True)):
+            _picture(axis, overlay(image, maps[place]), "" if place else fill(name.replace("_", " "), 11))
+    _finish(figure, axes, path, "each heatmap relative to its own largest magnitude")
+
+
 def save_sheet(images: Sequence[NDArray[np.uint8]], columns: int, path: str | Path) -> None:
     """Draw a contact sheet of images of one size, row by row."""
     figure, axes = _grid(-(-len(images) // columns), columns, images[0].shape)
@@ -210,12 +237,14 @@ def _title(predicted: float, true: float | None = None) -> str:
     return f"{known}{round(float(predicted), 2) + 0.0:.2f}".replace("-", "−")  # + 0.0 turns −0 into 0
 
 
-def _grid(rows: int, columns: int, shape: tuple[float, ...], widest: float = CELL) -> tuple["Figure", NDArray[Any]]:
+def _grid(
+    rows: int, columns: int, shape: tuple[float, ...], widest: float = CELL, width: float = WIDTH
+) -> tuple["Figure", NDArray[Any]]:
     """Make axes for pictures ``(height, width, …)`` of a size that fills the figure, without pyplot's global state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    cell = min(WIDTH / columns, CELL)
+    cell = min(width / columns, widest)
     height = rows * (cell * shape[0] / shape[1] + 0.2) + 0.6
     figure = Figure(figsize=(columns * cell, height), layout="constrained", facecolor="white", dpi=DPI)
     FigureCanvasAgg(figure)
