@@ -4,8 +4,11 @@ An encoder is rebuilt as an explainable twin (:mod:`~simec_vision.explain.canoni
 (:mod:`~simec_vision.explain.presets`), Captum propagates, and :mod:`~simec_vision.explain.heatmaps` draws.
 """
 
+from simec_vision.explain.answering import Explanation as Explanation
+from simec_vision.explain.answering import LostRelevanceWarning as LostRelevanceWarning
 from simec_vision.explain.canonize import canonize as canonize
 from simec_vision.explain.refusal import CannotExplain as CannotExplain
-from simec_vision.explain.relevance import Explanation as Explanation
 from simec_vision.explain.relevance import explain as explain
+from simec_vision.explain.relevance import explain_class as explain_class
+from simec_vision.explain.relevance import explain_difference as explain_difference
 from simec_vision.explain.relevance import explain_pair as explain_pair
