@@ -17,7 +17,8 @@ def check_same(network: nn.Module, twin: nn.Module, images: Tensor) -> None:
     """Check that a twin gives what the network gives in evaluation mode, up to rounding.
 
     Raises:
-        CannotExplain: if it does not, as for a network with hooks of its own, or the output is not finite.
+        CannotExplain: if it does not, as for a network with hooks of its own; if an output is not finite, or depends
+            on the other images of the batch.
     """
     images = like_weights(images, network)
     with evaluating(network), torch.no_grad():
@@ -27,6 +28,16 @@ def check_same(network: nn.Module, twin: nn.Module, images: Tensor) -> None:
     if expected.shape != got.shape:
         raise refusal("", f"an output of shape {tuple(expected.shape)}, for which its layers give {tuple(got.shape)}")
     check_close(got, expected, expected.abs().max(), tolerance(network))
+    _check_independent(twin, images, got)
+
+
+def _check_independent(twin: nn.Module, images: Tensor, together: Tensor) -> None:
+    """Check that what an image gives depends on no other image, or its relevance would lie on those, too."""
+    with torch.no_grad():
+        alone = twin(like_weights(images[:1], twin))
+    gap = float((alone - together[:1]).abs().max() / together.abs().max().clamp(min=1e-12)) if len(alone) else 0.0
+    if not gap <= COARSE:
+        raise refusal("", "an output for an image that depends on the other images of the batch")
 
 
 def check_close(got: Tensor, expected: Tensor, scale: Tensor, allowed: float) -> None:

@@ -1,68 +1,60 @@
 """Batch normalisation in evaluation mode is a scale and a shift per channel: fold it into the layer next to it.
 
-A layer of its own would swallow relevance through its shift (Hui & Binder 2019, "BatchNorm decomposition").
+A layer of its own would swallow relevance through its shift (Hui & Binder 2019, "BatchNorm decomposition"); where it
+has no neighbour to be folded into, it becomes a :class:`~simec_vision.explain.layers.ScaleShift`.
 """
 
-from dataclasses import dataclass
 from typing import TypeGuard
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
-from simec_vision.explain.refusal import refusal
+from simec_vision.explain.layers import ScaleShift
 
-Norm = (nn.BatchNorm1d, nn.BatchNorm2d)
-
-
-@dataclass(frozen=True)
-class Step:
-    """A layer of a chain and its place in the network, such as ``layers.3``."""
-
-    place: str
-    layer: nn.Module
+Norm = nn.BatchNorm1d | nn.BatchNorm2d
 
 
-def fold_batchnorm(steps: list[Step]) -> list[Step]:
+def fold_batchnorm(graph: fx.Graph, layers: dict[str, nn.Module]) -> None:
     """Fold every batch normalisation into the convolution or linear layer right before it, else right after it.
 
+    It is not folded where others use what lies between, nor into a convolution that pads with zeros, which the shift
+    would change.
+
     Args:
-        steps: A chain whose layers may be changed.
-
-    Returns:
-        The same function without batch normalisation.
-
-    Raises:
-        CannotExplain: if it has no such neighbour, or the one after it pads with zeros, which the shift would change.
+        graph: What calls the layers; calls of folded ones are taken out.
+        layers: Layers by name, which may be changed.
     """
-    folded: list[Step] = []
-    for step in steps:
-        last = folded[-1] if folded else None
-        if last and _same_axis(last.layer, step.layer) and isinstance(step.layer, Norm):
-            _fold_into_previous(last.layer, step.layer)
-            continue
-        if last and _same_axis(step.layer, last.layer) and isinstance(last.layer, Norm):
-            _fold_into_next(folded.pop(), step.layer)
-        folded.append(step)
-    _check_none_left(folded)
-    return folded
+    for node in list(graph.nodes):
+        norm = layers.get(str(node.target))
+        if node.op == "call_module" and isinstance(norm, Norm):
+            if _folds(graph, layers, node, norm):
+                node.replace_all_uses_with(node.args[0])
+                graph.erase_node(node)
+            else:
+                layers[str(node.target)] = ScaleShift(*_in_type_of(norm, _scale_and_shift(norm)), per_channel=True)
 
 
-def _same_axis(layer: nn.Module, norm: nn.Module) -> TypeGuard[nn.Conv2d | nn.Linear]:
+def _folds(graph: fx.Graph, layers: dict[str, nn.Module], node: fx.Node, norm: Norm) -> bool:
+    before, after = node.args[0], next(iter(node.users), None)
+    assert isinstance(before, fx.Node)
+    last, following = layers.get(str(before.target)), None if after is None else layers.get(str(after.target))
+    if _same_axis(last, norm, "out") and len(before.users) == 1:
+        _fold_into_previous(last, norm)
+        return True
+    if _same_axis(following, norm, "in") and len(node.users) == 1 and not _pads_the_shift(following, norm):
+        _fold_into_next(norm, following)
+        return True
+    return False
+
+
+def _same_axis(layer: nn.Module | None, norm: Norm, side: str) -> TypeGuard[nn.Conv2d | nn.Linear]:
     """Tell whether a layer works on the channels that are normalised; a linear layer on maps works along the width."""
-    kinds = ((nn.Conv2d, nn.BatchNorm2d), (nn.Linear, nn.BatchNorm1d))
-    return any(isinstance(layer, weighted) and isinstance(norm, kind) for weighted, kind in kinds)
+    if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+        return True
+    fits = isinstance(layer, nn.Linear) and getattr(layer, f"{side}_features") == norm.num_features
+    return fits and isinstance(norm, nn.BatchNorm1d)
 
 
-def _check_none_left(steps: list[Step]) -> None:
-    for step in steps:
-        if isinstance(step.layer, Norm):
-            raise refusal(
-                step.place,
-                f"{type(step.layer).__name__} neither right after nor right before a convolution or linear layer",
-            )
-
-
-def _scale_and_shift(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+def _scale_and_shift(norm: Norm) -> tuple[Tensor, Tensor]:
     """Write batch normalisation as scale · x + shift: scale = γ / √(σ² + ε), shift = β − μ · scale; float64."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
@@ -72,27 +64,26 @@ def _scale_and_shift(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Ten
     return scale, shift if norm.bias is None else shift + norm.bias.double()
 
 
-def _fold_into_previous(layer: nn.Conv2d | nn.Linear, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
+def _fold_into_previous(layer: nn.Conv2d | nn.Linear, norm: Norm) -> None:
     """Fold scale · (W x + b) + shift: W' = scale · W, b' = scale · b + shift, per output channel."""
     scale, shift = _scale_and_shift(norm)
     weight = layer.weight.double() * scale.reshape(-1, *[1] * (layer.weight.ndim - 1))
     _set(layer, weight, shift if layer.bias is None else scale * layer.bias.double() + shift)
 
 
-def _fold_into_next(step: Step, layer: nn.Conv2d | nn.Linear) -> None:
+def _fold_into_next(norm: Norm, layer: nn.Conv2d | nn.Linear) -> None:
     """Fold W (scale · x + shift) + b: W' = W · scale, b' = b + W shift, per input channel."""
-    assert isinstance(step.layer, Norm)
-    scale, shift = _scale_and_shift(step.layer)
-    if isinstance(layer, nn.Conv2d) and _pads_with_zeros(layer) and shift.any():
-        raise refusal(step.place, f"{type(step.layer).__name__} before a convolution that pads with zeros")
+    scale, shift = _scale_and_shift(norm)
     weight = layer.weight.double()
     bias = (weight * _per_input(shift, layer)).flatten(1).sum(dim=1)
     _set(layer, weight * _per_input(scale, layer), bias if layer.bias is None else bias + layer.bias.double())
 
 
-def _pads_with_zeros(layer: nn.Conv2d) -> bool:
+def _pads_the_shift(layer: nn.Conv2d | nn.Linear, norm: Norm) -> bool:
+    if isinstance(layer, nn.Linear) or layer.padding_mode != "zeros":
+        return False
     padded = layer.padding == "same" if isinstance(layer.padding, str) else any(layer.padding)
-    return padded and layer.padding_mode == "zeros"
+    return padded and bool(_scale_and_shift(norm)[1].any())
 
 
 def _per_input(channels: Tensor, layer: nn.Conv2d | nn.Linear) -> Tensor:
@@ -104,5 +95,12 @@ def _per_input(channels: Tensor, layer: nn.Conv2d | nn.Linear) -> Tensor:
 
 
 def _set(layer: nn.Conv2d | nn.Linear, weight: Tensor, bias: Tensor) -> None:
-    dtype = layer.weight.dtype if layer.weight.dtype is torch.float64 else torch.float32
-    layer.weight, layer.bias = nn.Parameter(weight.to(dtype)), nn.Parameter(bias.to(dtype))
+    weight, bias = _in_type_of(layer, (weight, bias))
+    layer.weight, layer.bias = nn.Parameter(weight, requires_grad=False), nn.Parameter(bias, requires_grad=False)
+
+
+def _in_type_of(layer: nn.Module, values: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Bring values to float64 where a layer has it, else to float32."""
+    double = any(tensor.dtype == values[0].dtype for tensor in (*layer.parameters(), *layer.buffers()))
+    dtype = values[0].dtype if double else values[0].float().dtype
+    return values[0].to(dtype), values[1].to(dtype)

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from simec_vision.explain.canonize import canonize
 from simec_vision.explain.refusal import CannotExplain
+from simec_vision.explain.twin import chain_of
 
 Local = nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d
 ELEMENTWISE = (nn.ReLU, nn.Tanh)
@@ -116,7 +117,7 @@ def network_steps(encoder: nn.Module, images: Tensor) -> list[nn.Module]:
         twin = canonize(encoder, images)
     except CannotExplain:
         return [encoder]
-    return list(twin) if type(twin) is nn.Sequential else [twin]
+    return chain_of(twin) or [twin]
 
 
 def _changed(

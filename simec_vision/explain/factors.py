@@ -9,17 +9,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from simec_vision.explain.agreement import check_close, tolerance
+from simec_vision.explain.answering import embedded, in_evaluation, twin_of, with_bounds
 from simec_vision.explain.images import like_weights
-from simec_vision.explain.relevance import _twin, _undisturbed
+from simec_vision.explain.twin import Placed, layers_of
 from simec_vision.items import InputError
 
 if TYPE_CHECKING:
     from simec_vision.explain.presets import Preset
-    from simec_vision.explain.rules import Rule
+    from simec_vision.explain.propagation import Rule
     from simec_vision.model import SimilarityModel
 
 MAPS = 3 * 2**23
@@ -73,13 +74,14 @@ def factors(
     there it follows the preset and is summed over channels and cells. The arguments are those of BiLRP,
     :func:`~simec_vision.explain.bilrp`.
     """
-    with _undisturbed(model):
-        twin = _twin(model.encoder, images)
+    with in_evaluation(model):
+        twin = twin_of(model.encoder, images)
+        rules = with_bounds(preset, model, images)
         _check_sizes(pool, chunk, images)
         embedding = torch.cat([_embedded(model, twin, image) for image in images.split(1)])
         along = _directions(directions, embedding)
         maps = [
-            _image_factors(twin, like_weights(image, twin), each[:, None] * along, preset, pool, chunk)
+            _image_factors(twin, like_weights(image, twin), each[:, None] * along, rules, pool, chunk)
             for image, each in zip(images.split(1), embedding, strict=True)
         ]
         return Factors(torch.stack(maps), embedding, along, pool)
@@ -108,11 +110,8 @@ def leading_directions(rows: Tensor, count: int) -> Tensor:
     return torch.linalg.svd(rows.detach(), full_matrices=False).Vh[:count].T
 
 
-def _embedded(model: "SimilarityModel", twin: nn.Module, image: Tensor) -> Tensor:
-    embedding: Tensor = twin(like_weights(image, twin))
-    if embedding.ndim != 2:
-        shape = tuple(embedding.shape)
-        raise InputError(f"Expected the encoder to give embeddings of shape (batch, embedding), got {shape}")
+def _embedded(model: "SimilarityModel", twin: fx.GraphModule, image: Tensor) -> Tensor:
+    (embedding,) = embedded(twin, image)
     expected = model.embed(like_weights(image, model))
     check_close(embedding, expected, expected.abs().max(), tolerance(model))
     return embedding
@@ -149,7 +148,7 @@ def _directions(directions: Tensor | None, embedding: Tensor) -> Tensor:
 
 
 def _image_factors(
-    twin: nn.Sequential, image: Tensor, start: Tensor, preset: "str | Preset", pool: int, chunk: int | None
+    twin: fx.GraphModule, image: Tensor, start: Tensor, preset: "str | Preset", pool: int, chunk: int | None
 ) -> Tensor:
     """Propagate each column of ``start`` ``(embedding, direction)``: cells ``(direction, row, column)``."""
     starts = start.T.split(chunk or _directions_at_once(twin, image))
@@ -173,7 +172,7 @@ def _directions_at_once(twin: nn.Module, image: Tensor) -> int:
 
 
 def _propagated(
-    twin: nn.Sequential, image: Tensor, starts: Iterable[Tensor], preset: "str | Preset"
+    twin: fx.GraphModule, image: Tensor, starts: Iterable[Tensor], preset: "str | Preset"
 ) -> Iterator[Tensor]:
     """Propagate many relevances of one embedding back to the pixels of its image, through one forward pass.
 
@@ -190,17 +189,18 @@ def _propagated(
     """
     leaf = image.detach().clone().requires_grad_()
     with torch.enable_grad(), ExitStack() as hooks:
-        for layer, rule in zip(twin, _formulas(list(twin), preset), strict=True):
-            hooks.callback(layer.register_forward_hook(rule.forward_hook).remove)
+        layers = layers_of(twin)
+        for each, rule in zip(layers, _formulas(layers, preset), strict=True):
+            hooks.callback(each.layer.register_forward_hook(rule.forward_hook).remove)
         embedding = twin(leaf)
     for start in starts:
         yield torch.autograd.grad(embedding, leaf, start[:, None], retain_graph=True, is_grads_batched=True)[0][:, 0]
 
 
-def _formulas(layers: list[nn.Module], preset: "str | Preset") -> "list[Rule]":
+def _formulas(layers: list[Placed], preset: "str | Preset") -> "list[Rule]":
     """Choose a rule for every layer; Captum's own rules keep what they see, so they cannot serve many relevances."""
     from simec_vision.explain.presets import rules_for  # Captum takes long to import
-    from simec_vision.explain.rules import Rule
+    from simec_vision.explain.propagation import Rule
 
     rules = rules_for(layers, preset)
     for rule in rules:

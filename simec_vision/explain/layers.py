@@ -1,140 +1,151 @@
-"""What each layer and function of a network becomes in its explainable twin; what is not listed has no rule."""
+"""The layers that only twins have: what networks do by operators and functions, as modules that rules are given to."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import fx, nn
-from torch.nn import functional as F
-
-Maker = Callable[..., list[nn.Module]]
+from torch import Tensor, fx, nn
 
 
-class UnsupportedError(Exception):
-    """A known layer used in a way that has no rule; the message completes "MaxPool2d …"."""
+class Add(nn.Module):
+    """Add maps: first + second, of the same shape or broadcast."""
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        """Return the sum."""
+        return first + second
 
 
-def _conv2d(conv: nn.Conv2d) -> list[nn.Module]:
-    sizes = (conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.dilation)
-    twin = nn.Conv2d(*sizes, conv.groups, padding_mode=conv.padding_mode, device="meta")  # type: ignore[arg-type]
-    return [_with_weights_of(conv, twin)]
+class Gate(nn.Module):
+    """Multiply maps by a gate that the network computed from them, such as squeeze-and-excitation's."""
+
+    def forward(self, value: Tensor, gate: Tensor) -> Tensor:
+        """Return value ⊙ gate."""
+        return value * gate
 
 
-def _linear(linear: nn.Linear) -> list[nn.Module]:
-    return [_with_weights_of(linear, nn.Linear(linear.in_features, linear.out_features, device="meta"))]
+class ScaleShift(nn.Module):
+    """Scale and shift by constants: weight ⊙ x + bias.
+
+    Batch normalisation that has no neighbour to be folded into, layer scale, arithmetic with numbers and buffers.
+
+    Args:
+        weight: Scale; one number, or one per channel, or anything that broadcasts.
+        bias: Shift, likewise; None = 0.
+        per_channel: Align both with axis 1, whatever follows it.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, per_channel: bool = False) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+        self.per_channel = per_channel
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Return weight ⊙ x + bias."""
+        scaled = maps * self.aligned(self.weight, maps)
+        return scaled if self.bias is None else scaled + self.aligned(self.bias, maps)
+
+    def aligned(self, values: Tensor, maps: Tensor) -> Tensor:
+        """Shape values so that they broadcast with maps."""
+        return values.reshape(-1, *[1] * (maps.ndim - 2)) if self.per_channel else values
 
 
-def _with_weights_of(layer: nn.Conv2d | nn.Linear, twin: nn.Conv2d | nn.Linear) -> nn.Module:
-    twin.weight = nn.Parameter(layer.weight.detach().clone())
-    twin.bias = None if layer.bias is None else nn.Parameter(layer.bias.detach().clone())
-    return twin
+class Normalisation(nn.LayerNorm):
+    """Layer normalisation over the last axes: (x − mean) / √(variance + ε) ⊙ weight + bias."""
+
+    def linear(self, maps: Tensor) -> Tensor:
+        """Do the same with the standard deviation as a constant, which makes it linear in x up to the bias."""
+        axes = tuple(range(-len(self.normalized_shape), 0))
+        centred = maps - maps.mean(axes, keepdim=True)
+        scaled = centred * (centred.detach().square().mean(axes, keepdim=True) + self.eps).rsqrt()
+        scaled = scaled if self.weight is None else scaled * self.weight
+        return scaled if self.bias is None else scaled + self.bias
 
 
-def _batchnorm(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> list[nn.Module]:
-    if norm.running_mean is None or norm.running_var is None:
-        raise UnsupportedError("without running statistics")
-    twin = type(norm)(norm.num_features, norm.eps, affine=norm.affine, device="meta")
-    twin.weight, twin.bias = (None if p is None else nn.Parameter(p.detach().clone()) for p in (norm.weight, norm.bias))
-    twin.running_mean, twin.running_var = norm.running_mean.clone(), norm.running_var.clone()
-    return [twin]
+class Mean(nn.Module):
+    """Average over some axes.
+
+    Args:
+        axes: Which.
+        keepdim: Keep them, with length 1.
+    """
+
+    def __init__(self, axes: tuple[int, ...], keepdim: bool) -> None:
+        super().__init__()
+        self.axes, self.keepdim = axes, keepdim
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Return the mean."""
+        return maps.mean(self.axes, self.keepdim)
 
 
-def _relu(*_: Any, **__: Any) -> list[nn.Module]:
-    return [nn.ReLU()]
+@dataclass(frozen=True)
+class _Slot:
+    """Stands for what a layer is called with, among its fixed arguments."""
+
+    index: int
 
 
-def _tanh(*_: Any, **__: Any) -> list[nn.Module]:
-    return [nn.Tanh()]
+class Rearrange(nn.Module):
+    """Move values without changing any: reshape, permute, concatenate, cut.
+
+    Args:
+        function: What moves them, such as ``torch.permute``.
+        arguments: Its arguments; every ``fx.Node`` among them is what the layer is called with.
+        options: Its named arguments, likewise.
+    """
+
+    def __init__(self, function: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
+        super().__init__()
+        self.function = function
+        self.nodes: list[fx.Node] = []
+        self.arguments, self.options = fx.node.map_arg((arguments, options), self._slot)
+        del self.nodes
+
+    def _slot(self, node: fx.Node) -> Any:
+        if node not in self.nodes:
+            self.nodes.append(node)
+        return _Slot(self.nodes.index(node))
+
+    def forward(self, *values: Any) -> Any:
+        """Call the function; values are tensors, and sizes where these depend on the image."""
+        arguments, options = fx.node.map_aggregate(
+            (self.arguments, self.options), lambda part: values[part.index] if isinstance(part, _Slot) else part
+        )
+        return self.function(*arguments, **options)
+
+    def extra_repr(self) -> str:
+        """Say which function."""
+        return self.function.__name__
 
 
-def _nothing(*_: Any, **__: Any) -> list[nn.Module]:
-    return []
+MOVING = (Rearrange, nn.Flatten, nn.Unflatten, nn.ChannelShuffle, nn.PixelShuffle, nn.PixelUnshuffle)
+"""Layers that only move values."""
+AVERAGING = (nn.AvgPool2d, nn.AdaptiveAvgPool2d, Mean)
+"""Layers that average, with one weight for all that an output sees."""
+WEIGHTED = (nn.Linear, nn.Conv2d, ScaleShift, Normalisation)
+"""Linear layers with weights of their own."""
 
 
-def _dropout(p: float = 0.5, training: bool = True, inplace: bool = False) -> list[nn.Module]:
-    if training:
-        raise UnsupportedError("that also drops in evaluation mode; pass training=self.training")
-    return []
+def weight_of(layer: nn.Module) -> Tensor:
+    """Give a layer's weight."""
+    assert isinstance(layer.weight, Tensor)
+    return layer.weight.detach()
 
 
-def _flatten(start_dim: int = 0, end_dim: int = -1) -> list[nn.Module]:
-    if (start_dim, end_dim) != (1, -1):
-        raise UnsupportedError(f"of axes {start_dim} to {end_dim} instead of 1 to -1")
-    return [nn.Flatten()]
+def bias_of(layer: nn.Module) -> Tensor | None:
+    """Give a layer's bias; None if it has none."""
+    bias = getattr(layer, "bias", None)
+    return bias.detach() if isinstance(bias, Tensor) else None
 
 
-def _reshape(*sizes: Any, shape: Any = None, size: Any = None) -> list[nn.Module]:
-    given: Any = sizes or (shape or size,)  # reshape(shape=…) and view(size=…)
-    sizes = tuple(given[0]) if len(given) == 1 and isinstance(given[0], tuple | list) else given
-    if len(sizes) != 2 or not (isinstance(sizes[0], fx.Node) or sizes[0] == -1):
-        raise UnsupportedError("to another shape than (batch, -1)")
-    return [nn.Flatten()]
+def aligned_bias(layer: nn.Module, bias: Tensor, outputs: Tensor) -> Tensor:
+    """Shape a layer's bias so that it broadcasts with its outputs."""
+    if isinstance(layer, ScaleShift):
+        return layer.aligned(bias, outputs)
+    return bias[:, None, None] if isinstance(layer, nn.Conv2d) else bias
 
 
-def _plain(arguments: tuple[Any, ...]) -> None:
-    nodes: list[fx.Node] = []
-    fx.node.map_arg(arguments, nodes.append)
-    if nodes:
-        raise UnsupportedError("whose size depends on the image")
-
-
-def _max_pool(
-    kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False,
-    return_indices: bool = False,
-) -> list[nn.Module]:  # fmt: skip
-    _plain((kernel_size, stride, padding, dilation))
-    if return_indices:
-        raise UnsupportedError("that returns indices")
-    return [nn.MaxPool2d(kernel_size, stride or None, padding, dilation, ceil_mode=ceil_mode)]
-
-
-def _avg_pool(
-    kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False, count_include_pad: bool = True,
-    divisor_override: int | None = None,
-) -> list[nn.Module]:  # fmt: skip
-    _plain((kernel_size, stride, padding))
-    return [nn.AvgPool2d(kernel_size, stride or None, padding, ceil_mode, count_include_pad, divisor_override)]
-
-
-def _adaptive_avg_pool(output_size: Any) -> list[nn.Module]:
-    _plain(tuple(output_size) if isinstance(output_size, tuple | list) else (output_size,))
-    return [nn.AdaptiveAvgPool2d(output_size)]
-
-
-MODULES: dict[type[nn.Module], Maker] = {
-    nn.Conv2d: _conv2d,
-    nn.Linear: _linear,
-    nn.BatchNorm1d: _batchnorm,
-    nn.BatchNorm2d: _batchnorm,
-    nn.ReLU: _relu,
-    nn.Tanh: _tanh,
-    nn.MaxPool2d: lambda m: _max_pool(
-        m.kernel_size, m.stride, m.padding, m.dilation, m.ceil_mode, m.return_indices),
-    nn.AvgPool2d: lambda m: _avg_pool(
-        m.kernel_size, m.stride, m.padding, m.ceil_mode, m.count_include_pad, m.divisor_override),
-    nn.AdaptiveAvgPool2d: lambda m: _adaptive_avg_pool(m.output_size),
-    nn.Flatten: lambda m: _flatten(m.start_dim, m.end_dim),
-    **dict.fromkeys(
-        (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout, nn.Identity),
-        _nothing),
-}  # fmt: skip
-"""Layer → what it becomes; a subclass counts as its parent unless it has another ``forward``."""
-
-OPERATIONS: dict[Any, Maker] = {
-    **dict.fromkeys((F.relu, torch.relu, torch.relu_, F.relu_, "relu", "relu_"), _relu),
-    **dict.fromkeys((F.tanh, torch.tanh, torch.tanh_, "tanh", "tanh_"), _tanh),
-    **dict.fromkeys((F.max_pool2d, torch.max_pool2d), _max_pool),
-    F.avg_pool2d: _avg_pool,
-    F.adaptive_avg_pool2d: _adaptive_avg_pool,
-    **dict.fromkeys((torch.flatten, "flatten"), _flatten),
-    **dict.fromkeys(("view", "reshape", torch.reshape), _reshape),
-    **dict.fromkeys((F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout), _dropout),
-    "contiguous": _nothing,
-}
-"""Function, or name of a tensor's method → what it becomes."""
-
-
-def maker_of(module: nn.Module) -> Maker | None:
-    """Give the function that turns this layer into layers of the twin; None if it has no rule."""
-    kinds = (kind for kind in MODULES if isinstance(module, kind) and type(module).forward is kind.forward)
-    return next((MODULES[kind] for kind in kinds), None)
+def linearised(layer: nn.Module) -> Callable[..., Tensor]:
+    """Give the function of a layer in which what counts as constant has no derivative."""
+    return layer.linear if isinstance(layer, Normalisation) else layer.forward

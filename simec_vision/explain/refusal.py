@@ -3,8 +3,8 @@
 from simec_vision.items import InputError
 
 EXPLAINABLE = (
-    "Explained can be a chain of Conv2d, Linear, BatchNorm next to one of them, ReLU, Tanh, "
-    "max and average pooling, flatten and dropout"
+    "Explained can be networks of Conv2d, Linear, BatchNorm, LayerNorm, ReLU and its kin, Tanh, SiLU, GELU, Hardswish, "
+    "pooling, addition, concatenation, gates (Sigmoid, Hardsigmoid), constant factors and shifts, reshaping and dropout"
 )
 
 

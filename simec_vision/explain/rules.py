@@ -1,107 +1,161 @@
 """LRP rules as Captum ``PropagationRule``: how the relevance of a layer's output is distributed over its input.
 
-Captum's own rules scale gradients by hooks around one changed copy of the weights, which cannot express a rule that
-treats positive and negative inputs apart. Here a layer keeps its output, but what flows backward through it is the
-relevance itself, mapped by the rule's formula. Both kinds may stand in one network.
-
 In every formula x is the layer's input, R_out the relevance of its output, W and b its weight and bias, Wᵀ the
-transposed layer without bias, ⊙ and / are elementwise.
+transposed layer without bias; ⊙ and / are elementwise, ⁺ and ⁻ keep the positive and the negative entries and 0
+elsewhere. What the bias takes is lost, and ``bias`` says how it takes part:
+
+``keep``: as a whole, as in iNNvestigate (Alber et al. 2019).
+``positive``: only its positive part, as in Zennit's rules for positive contributions (Anders et al. 2021); for sums of
+    negative contributions, its negative part.
+``ignore``: not at all: what remains is shared as if there were none. Where no input contributes (the divisor is exactly
+    0), relevance is spread evenly over what the output sees. Conserves relevance, but where contributions cancel, as
+    the bias made the output, the ε-rule and the γ-rule divide by little and explode; the z⁺-rule does not.
+``share``: as a whole in the divisor, and its own relevance is shared among the inputs in proportion to the size of what
+    they contribute, ∣x_i w_ij∣ / Σ_i ∣x_i w_ij∣; where none contributes, evenly. Conserves relevance, and explodes only
+    where a bias is much larger than all contributions. (The LRP toolbox of Lapuschkin et al. 2016 always shares it
+    evenly, also with inputs that are 0.)
 """
 
 import copy
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Literal
 
 import torch
-from captum.attr._utils.lrp_rules import PropagationRule
 from torch import Tensor, nn
 
-Map = Callable[[Tensor], Tensor]
+from simec_vision.explain.layers import AVERAGING, WEIGHTED, Normalisation, aligned_bias, bias_of, linearised, weight_of
+from simec_vision.explain.propagation import (
+    Map,
+    Rule,
+    Shares,
+    linear_parts,
+    stabilised,
+    transposed,
+)
+from simec_vision.explain.refusal import CannotExplain
+from simec_vision.items import InputError
 
-ZERO_DIVISOR = 1e-7
-"""Stands in for a divisor that is exactly 0 (Keras' epsilon, as in iNNvestigate)."""
-
-
-class _Redirect(torch.autograd.Function):
-    """Give a layer's output forward, and a rule's relevance instead of the gradient backward."""
-
-    @staticmethod
-    def forward(ctx: Any, inputs: Tensor, outputs: Tensor, propagate: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        ctx.save_for_backward(inputs)
-        ctx.propagate = propagate
-        return outputs.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *relevance: Tensor) -> tuple[Tensor, None, None]:
-        (inputs,) = ctx.saved_tensors
-        return ctx.propagate(inputs, relevance[0]), None, None
+Bias = Literal["keep", "positive", "ignore", "share"]
 
 
-class Rule(PropagationRule, ABC):
-    """Distribute the relevance of a layer's output over its input by a formula."""
+def check_bias(bias: str, modes: tuple[str, ...] = ("keep", "positive", "ignore")) -> Bias:
+    """Check that a bias mode is one.
 
-    @abstractmethod
-    def propagate(self, layer: nn.Module, inputs: Tensor, relevance: Tensor) -> Tensor:
-        """Map the relevance of a layer's output to the relevance of its input.
-
-        Args:
-            layer: Layer of one input.
-            inputs: What it got.
-            relevance: Relevance of its output, in the output's shape.
-
-        Returns:
-            Relevance in the shape of ``inputs``.
-        """
-
-    def forward_hook(self, module: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor) -> Tensor:
-        """Let relevance flow backward through a layer (called by Captum in its second pass)."""
-        return _Redirect.apply(
-            inputs[0], outputs.detach(), lambda values, relevance: self.propagate(module, values, relevance)
-        )
-
-    def _manipulate_weights(self, module: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor) -> None:
-        """Leave the weights as they are: a formula reads what it needs."""
+    Raises:
+        InputError: if it is none.
+    """
+    if bias not in modes:
+        raise InputError(f"Expected bias as one of {', '.join(modes)}, got {bias!r}")
+    return bias  # type: ignore[return-value]
 
 
 class PassThrough(Rule):
-    """Hand relevance on unchanged, for activations: R_in = R_out."""
+    """Hand relevance on unchanged, for activations: R_in = R_out.
+
+    An activation has one input per output, to which all relevance goes (Bach et al. 2015, section "multilayer
+    networks": relevance is that of the neuron, before its activation or after; for smooth activations Achtibat et al.
+    2024, AttnLRP, arXiv 2402.05602, section 3.3).
+    """
 
     def propagate(self, layer: nn.Module, inputs: Tensor, relevance: Tensor) -> Tensor:
         """Return the relevance as it is."""
         return relevance
 
 
-class Gradient(Rule):
-    """Propagate relevance like a gradient: R_in = Jᵀ R_out with J the layer's Jacobian.
+class Moves(Rule):
+    """Let relevance go back the way that the values came, for layers that only move them; any number of inputs."""
 
-    Conserves relevance where every output depends on its inputs with weights that sum to 1: max-pooling (the winner
-    takes all) and reshaping.
+    def forward_hook(self, module: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor) -> None:
+        """Leave it to autograd."""
+
+    def propagate(self, layer: nn.Module, inputs: Tensor, relevance: Tensor) -> Tensor:
+        """Return Jᵀ R_out, J having one 1 in every row."""
+        (share,) = transposed([(layer.forward, inputs)], lambda _: relevance)
+        return share
+
+
+class SignalTakesAll(Rule):
+    """Give a gated value all relevance, and the gate none (Arras et al. 2017, arXiv 1706.07206, "multiplicative").
+
+    R_value = R_out, R_gate = 0: the gate counts as a constant weight.
     """
 
     def propagate(self, layer: nn.Module, inputs: Tensor, relevance: Tensor) -> Tensor:
-        """Return Jᵀ R_out."""
-        (share,) = _transposed([(layer.forward, inputs)], lambda _: relevance)
-        return share
+        """Return the relevance as it is, summed where the value was broadcast."""
+        return relevance if relevance.shape == inputs.shape else relevance.sum_to_size(inputs.shape)
+
+    def distribute(self, layer: nn.Module, inputs: tuple[Tensor, ...], relevance: Tensor) -> Shares:
+        """Return the relevance for the first input only."""
+        return self.propagate(layer, inputs[0], relevance), *[None] * (len(inputs) - 1)
 
 
 class Epsilon(Rule):
     """Distribute relevance in proportion to each input's contribution, damped by ε (Bach et al. 2015, eq. 58).
 
-    R_in = x ⊙ Wᵀ (R_out / (z + ε · sign z)) with z = W x + b and sign 0 = +1. What b and ε take is lost. ε = 0 is the
-    z-rule, in which a z of exactly 0 counts as 1e-7.
+    R_in = x ⊙ Wᵀ (R_out / (z + ε · sign z)) with z = W x + b and sign 0 = +1. What ε takes is lost, unless the bias is
+    shared: then ε is shared with it. ε = 0 is the z-rule, in which a z of exactly 0 counts as 1e-7. For additions W is
+    1 for both summands; for layer normalisation the standard deviation counts as a constant (Ali et al. 2022, arXiv
+    2202.07304, "LN-rule").
 
     Args:
         epsilon: ε ≥ 0, in units of the layer's output.
+        bias: How b takes part in z.
     """
 
-    def __init__(self, epsilon: float = 0.1) -> None:
-        self.epsilon = epsilon
+    def __init__(self, epsilon: float = 0.1, bias: Bias = "keep") -> None:
+        self.epsilon, self.bias = epsilon, check_bias(bias, ("keep", "positive", "ignore", "share"))
 
     def propagate(self, layer: nn.Module, inputs: Tensor, relevance: Tensor) -> Tensor:
         """Return x ⊙ Wᵀ (R_out / (z + ε · sign z))."""
-        (share,) = _transposed([(layer.forward, inputs)], lambda z: relevance / _stabilised(z, self.epsilon))
-        return inputs * share
+        (share,) = self.distribute(layer, (inputs,), relevance)
+        assert share is not None
+        return share
+
+    def distribute(self, layer: nn.Module, inputs: tuple[Tensor, ...], relevance: Tensor) -> Shares:
+        """Return the same for every input."""
+        if self.bias == "share" and isinstance(layer, (nn.Linear, nn.Conv2d, *AVERAGING)):
+            return (self._with_shared_bias(layer, inputs[0], relevance),)
+        function = linearised(_with_bias(layer, self.bias))
+        with torch.enable_grad():
+            leaves = [each.detach().requires_grad_() for each in inputs]
+            z = function(*leaves)
+        shares = torch.autograd.grad(z, leaves, relevance / stabilised(z.detach(), self.epsilon))
+        contributed = tuple(each * share for each, share in zip(inputs, shares, strict=True))
+        if self.bias in ("ignore", "share"):
+            spread = _spread(layer, inputs, relevance, z.detach())
+            return tuple(map(torch.add, contributed, spread)) if spread else contributed
+        return contributed
+
+    def _with_shared_bias(self, layer: nn.Module, inputs: Tensor, relevance: Tensor) -> Tensor:
+        """Return Σ_j (x_i w_ij + ∣x_i w_ij∣ (b_j + ε_j) / Σ_i ∣x_i w_ij∣) R_j / (z_j + ε_j), ε_j being ε · sign z_j."""
+        (plus, back_plus), (minus, back_minus) = (_signed(layer, inputs, sign) for sign in (1, -1))
+        z = plus + minus + _bias_part(layer, plus, "keep", 1)
+        divisor = stabilised(z, self.epsilon)
+        r = relevance / divisor
+        size = plus - minus
+        rest = (divisor - plus - minus) * r / stabilised(size)
+        share = back_plus(r + rest) + back_minus(r - rest)
+        return _plus_spread(layer, inputs, relevance, size, share)
+
+
+class GradientTimesInput(Rule):
+    """Propagate the gradient times the input: R_in = x ⊙ Jᵀ (R_out / y), y the output, J the layer's Jacobian.
+
+    If R_out = y ⊙ gradient at the output, then R_in = x ⊙ gradient at the input (Shrikumar et al. 2017), for any layer.
+    """
+
+    def propagate(self, layer: nn.Module, inputs: Tensor, relevance: Tensor) -> Tensor:
+        """Return x ⊙ Jᵀ (R_out / y)."""
+        (share,) = self.distribute(layer, (inputs,), relevance)
+        assert share is not None
+        return share
+
+    def distribute(self, layer: nn.Module, inputs: tuple[Tensor, ...], relevance: Tensor) -> Shares:
+        """Return the same for every input."""
+        with torch.enable_grad():
+            leaves = [each.detach().requires_grad_() for each in inputs]
+            y = layer.forward(*leaves)
+        shares = torch.autograd.grad(y, leaves, relevance / stabilised(y.detach()))
+        return tuple(each * share for each, share in zip(inputs, shares, strict=True))
 
 
 class Flat(Rule):
@@ -113,56 +167,204 @@ class Flat(Rule):
 
     def propagate(self, layer: nn.Module, inputs: Tensor, relevance: Tensor) -> Tensor:
         """Return 1ᵀ (R_out / (1 1))."""
-        even = _with_weight(layer, torch.ones_like(_weight(layer)), None)
-        (share,) = _transposed([(even, torch.ones_like(inputs))], lambda z: relevance / _stabilised(z))
-        return share
+        return _by_weight(layer, torch.ones_like, inputs, relevance)
 
 
-class Alpha1Beta0(Rule):
-    """Distribute relevance over the positive contributions only (Bach et al. 2015, eq. 60 with α = 1, β = 0).
+class WSquare(Rule):
+    """Distribute relevance by the squared weights, whatever the input (Montavon et al. 2017, section 4, "w²-rule").
 
-    R_in = x⁺ ⊙ W⁺ᵀ r + x⁻ ⊙ W⁻ᵀ r with r = R_out / z and z = W⁺ x⁺ + W⁻ x⁻ + b, where ⁺ and ⁻ keep the positive and the
-    negative entries and 0 elsewhere. This is iNNvestigate's Alpha1Beta0Rule (Alber et al. 2019), in which the whole
-    bias takes part: what it takes is lost, and a negative bias can make z small or negative. A z of exactly 0 counts
-    as 1e-7. Unlike in Captum's rule, inputs may have both signs.
+    R_in = (W²)ᵀ (R_out / (W² 1)), without bias; at the border only pixels inside the image get relevance.
     """
 
     def propagate(self, layer: nn.Module, inputs: Tensor, relevance: Tensor) -> Tensor:
-        """Return x⁺ ⊙ W⁺ᵀ r + x⁻ ⊙ W⁻ᵀ r."""
-        weight = _weight(layer)
-        parts = [(_with_weight(layer, weight.clamp(min=0), _bias(layer)), inputs.clamp(min=0))]
-        if (inputs < 0).any():  # never after a ReLU, which saves half of the work
-            parts.append((_with_weight(layer, weight.clamp(max=0), None), inputs.clamp(max=0)))
-        shares = _transposed(parts, lambda z: relevance / _stabilised(z))
-        return sum((signed * share for (_, signed), share in zip(parts, shares, strict=True)), torch.zeros(()))
+        """Return (W²)ᵀ (R_out / (W² 1))."""
+        return _by_weight(layer, torch.square, inputs, relevance)
 
 
-def _stabilised(z: Tensor, epsilon: float = 0.0) -> Tensor:
-    """Return z + ε · sign z with sign 0 = +1; for ε = 0, the smallest divisor allowed in place of exactly 0."""
-    if epsilon == 0:
-        return torch.where(z == 0, ZERO_DIVISOR, z)
-    return torch.where(z < 0, z - epsilon, z + epsilon)
+class AlphaBeta(Rule):
+    """Distribute relevance over positive and negative contributions apart (Bach et al. 2015, eq. 60).
+
+    R_in = α · (x⁺ ⊙ W⁺ᵀ p + x⁻ ⊙ W⁻ᵀ p) − β · (x⁺ ⊙ W⁻ᵀ n + x⁻ ⊙ W⁺ᵀ n) with p = R_out / z⁺ and n = R_out / z⁻, where
+    z⁺ = W⁺ x⁺ + W⁻ x⁻ + b and z⁻ = W⁻ x⁺ + W⁺ x⁻ + b. With ``bias="keep"`` b is the whole bias in both, as in
+    iNNvestigate's AlphaBetaRule and Alpha1Beta0Rule, and a negative bias can make z⁺ small or negative; with
+    ``positive`` it is b⁺ in z⁺ and b⁻ in z⁻; with ``ignore`` 0. A divisor of exactly 0 counts as 1e-7. α = 1, β = 0 is
+    the z⁺-rule; unlike in Captum's rule of that name, inputs may have both signs.
+
+    Args:
+        alpha: α ≥ 1.
+        beta: β = α − 1.
+        bias: How b takes part.
+    """
+
+    def __init__(self, alpha: float = 1.0, beta: float = 0.0, bias: Bias = "keep") -> None:
+        if beta < 0 or abs(alpha - beta - 1) > 1e-9:
+            raise InputError(f"Expected alpha − beta = 1 and beta ≥ 0, got alpha {alpha} and beta {beta}")
+        self.alpha, self.beta, self.bias = alpha, beta, check_bias(bias)
+
+    def propagate(self, layer: nn.Module, inputs: Tensor, relevance: Tensor) -> Tensor:
+        """Return the positive part's share, and the negative part's if β > 0."""
+        share = self.alpha * self._part(layer, inputs, relevance, 1)
+        return share if self.beta == 0 else share - self.beta * self._part(layer, inputs, relevance, -1)
+
+    def _part(self, layer: nn.Module, inputs: Tensor, relevance: Tensor, sign: int) -> Tensor:
+        """Distribute relevance over the contributions of one sign."""
+        z, back = _signed(layer, inputs, sign)
+        share = back(relevance / stabilised(z + _bias_part(layer, z, self.bias, sign)))
+        if self.bias != "ignore":
+            return share
+        return _plus_spread(layer, inputs, relevance, z, share)
 
 
-def _transposed(parts: Sequence[tuple[Map, Tensor]], seed: Map) -> tuple[Tensor, ...]:
-    """For z = Σ_i f_i(x_i) return J_iᵀ s(z) for every part i, J_i being the Jacobian of f_i at x_i."""
+class Gamma(Rule):
+    """Favour contributions that agree with the output's sign by 1 + γ (Montavon et al. 2019, table 10.1).
+
+    Of every output z = W x + b, positive and negative contributions (sums z⁺ and z⁻) count (1 + γ)-fold and once where
+    z > 0, once and (1 + γ)-fold elsewhere; R_in is what each input contributes to that sum z', times R_out / z'. For
+    x ≥ 0 and z > 0 this is Montavon's x ⊙ (W + γ W⁺)ᵀ (R_out / z'); the form for both signs is that of Andéol et al.
+    2021 (arXiv 2106.04923) and Zennit. To z' the bias adds b + γ b⁺ where z > 0 and b + γ b⁻ elsewhere (``keep``,
+    ``share``), (1 + γ) b⁺ and (1 + γ) b⁻ (``positive``), or 0 (``ignore``).
+
+    Args:
+        gamma: γ ≥ 0; 0 is the z-rule.
+        bias: How b takes part.
+    """
+
+    def __init__(self, gamma: float = 0.25, bias: Bias = "keep") -> None:
+        self.gamma, self.bias = gamma, check_bias(bias, ("keep", "positive", "ignore", "share"))
+
+    def propagate(self, layer: nn.Module, inputs: Tensor, relevance: Tensor) -> Tensor:
+        """Return every input's part of z', times R_out / z'."""
+        (plus, back_plus), (minus, back_minus) = (_signed(layer, inputs, sign) for sign in (1, -1))
+        active = plus + minus + _bias_part(layer, plus, "keep", 1) > 0
+        for_plus, for_minus = 1 + self.gamma * active, 1 + self.gamma * ~active
+        bias, size = self._bias(layer, active), plus - minus
+        r = relevance / stabilised(for_plus * plus + for_minus * minus + bias)
+        rest = bias * r / stabilised(size) if self.bias == "share" else 0
+        share = back_plus(for_plus * r + rest) + back_minus(for_minus * r - rest)
+        if self.bias in ("keep", "positive"):
+            return share
+        return _plus_spread(layer, inputs, relevance, size, share)
+
+    def _bias(self, layer: nn.Module, active: Tensor) -> Tensor | float:
+        bias = bias_of(layer)
+        if bias is None or self.bias == "ignore":
+            return 0.0
+        bias = aligned_bias(layer, bias, active)
+        agreeing = torch.where(active, bias.clamp(min=0), bias.clamp(max=0))
+        return (1 + self.gamma) * agreeing if self.bias == "positive" else bias + self.gamma * agreeing
+
+
+class ZBox(Rule):
+    """Distribute relevance over pixels that lie between bounds (Montavon et al. 2017, section 4, "zᴮ-rule").
+
+    R_in = x ⊙ Wᵀ r − l ⊙ W⁺ᵀ r − h ⊙ W⁻ᵀ r with r = R_out / z and z = W x − W⁺ l − W⁻ h + b; l and h are images of the
+    lowest and highest value of each channel. With ``positive`` b⁺ takes part. A z of exactly 0 counts as 1e-7.
+
+    Args:
+        low: Lowest value per channel, after normalisation, shape ``(channel,)``; None = that of the images at hand.
+        high: Highest value per channel, likewise.
+        bias: How b takes part.
+    """
+
+    def __init__(self, low: Tensor | None = None, high: Tensor | None = None, bias: Bias = "ignore") -> None:
+        self.low, self.high, self.bias = low, high, check_bias(bias)
+
+    def propagate(self, layer: nn.Module, inputs: Tensor, relevance: Tensor) -> Tensor:
+        """Return x ⊙ Wᵀ r − l ⊙ W⁺ᵀ r − h ⊙ W⁻ᵀ r."""
+        weight, (low, high) = weight_of(layer), self._bounds(inputs)
+        weights = (weight, -weight.clamp(min=0), -weight.clamp(max=0))
+        images = (inputs, low.expand_as(inputs), high.expand_as(inputs))
+        parts = [(_with_weight(layer, part), image) for part, image in zip(weights, images, strict=True)]
+        z, back = linear_parts(parts)
+        shares = back(relevance / stabilised(z + _bias_part(layer, z, self.bias, 1)))
+        return torch.stack([image * share for image, share in zip(images, shares, strict=True)]).sum(dim=0)
+
+    def _bounds(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        axes = (0, *range(2, inputs.ndim))
+        low = inputs.amin(axes) if self.low is None else self.low.to(inputs)
+        high = inputs.amax(axes) if self.high is None else self.high.to(inputs)
+        shape = (-1, *[1] * (inputs.ndim - 2))
+        return low.reshape(shape), high.reshape(shape)
+
+
+def _signed(layer: nn.Module, inputs: Tensor, sign: int) -> tuple[Tensor, Map]:
+    """Sum the contributions of one sign, and give the function that maps r to what each input contributes times r.
+
+    Positive ones are z⁺ = W⁺ x⁺ + W⁻ x⁻, negative ones z⁻ = W⁻ x⁺ + W⁺ x⁻.
+    """
+    parts = _signed_parts(layer, inputs, sign)
+    z, back = linear_parts(parts)
+
+    def share(seed: Tensor) -> Tensor:
+        shares = [values * part for (_, values), part in zip(parts, back(seed), strict=True)]
+        return shares[0] if len(shares) == 1 else shares[0] + shares[1]
+
+    return z, share
+
+
+def _signed_parts(layer: nn.Module, inputs: Tensor, sign: int) -> list[tuple[Map, Tensor]]:
+    """Write z⁺ or z⁻ as functions of the positive and of the negative inputs."""
+    if isinstance(layer, AVERAGING):
+        return [(layer.forward, inputs.clamp(min=0) if sign > 0 else inputs.clamp(max=0))]
+    weight = weight_of(layer)
+    same, other = (weight.clamp(min=0), weight.clamp(max=0))[::sign]
+    parts = [(_with_weight(layer, same), inputs.clamp(min=0))]
+    if (inputs < 0).any():  # never after a ReLU, which saves half of the work
+        parts.append((_with_weight(layer, other), inputs.clamp(max=0)))
+    return parts
+
+
+def _plus_spread(layer: nn.Module, inputs: Tensor, relevance: Tensor, z: Tensor, share: Tensor) -> Tensor:
+    """Add to what an input has got its part of what is spread evenly."""
+    spread = _spread(layer, (inputs,), relevance, z)
+    return share + spread[0] if spread else share
+
+
+def _spread(layer: nn.Module, inputs: tuple[Tensor, ...], relevance: Tensor, z: Tensor) -> tuple[Tensor, ...]:
+    """Spread the relevance of outputs to which no input contributes (z is exactly 0) evenly over what they see."""
+    none = z == 0
+    if not none.any() or isinstance(layer, Normalisation):
+        return ()
+    function = _with_weight(layer, torch.ones_like(weight_of(layer))) if isinstance(layer, WEIGHTED) else layer.forward
     with torch.enable_grad():
-        leaves = [inputs.detach().requires_grad_() for _, inputs in parts]
-        z = sum((function(leaf) for (function, _), leaf in zip(parts, leaves, strict=True)), start=torch.zeros(()))
-    return torch.autograd.grad(z, leaves, seed(z.detach()))
+        ones = [torch.ones_like(each).requires_grad_() for each in inputs]
+        seen = function(*ones)
+    return torch.autograd.grad(seen, ones, torch.where(none, relevance, 0) / stabilised(seen.detach()))
 
 
-def _weight(layer: nn.Module) -> Tensor:
-    assert isinstance(layer.weight, Tensor)
-    return layer.weight.detach()
+def _by_weight(layer: nn.Module, change: Map, inputs: Tensor, relevance: Tensor) -> Tensor:
+    """Return Vᵀ (R_out / (V 1)) for a changed weight V; averages weigh all that they see alike, whatever the change."""
+    function = layer.forward if isinstance(layer, AVERAGING) else _with_weight(layer, change(weight_of(layer)))
+    (share,) = transposed([(function, torch.ones_like(inputs))], lambda z: relevance / stabilised(z))
+    return share
 
 
-def _bias(layer: nn.Module) -> Tensor | None:
-    return layer.bias.detach() if isinstance(layer.bias, Tensor) else None
+def _bias_part(layer: nn.Module, z: Tensor, mode: Bias, sign: int) -> Tensor | float:
+    """Give what of a bias takes part in a sum of positive (sign 1) or negative (−1) contributions z."""
+    bias = bias_of(layer)
+    if bias is None or mode == "ignore":
+        return 0.0
+    if mode == "positive":
+        bias = bias.clamp(min=0) if sign > 0 else bias.clamp(max=0)
+    return aligned_bias(layer, bias, z)
 
 
-def _with_weight(layer: nn.Module, weight: Tensor, bias: Tensor | None) -> Map:
-    """Give the function of a layer with another weight and bias; its hooks, which propagate relevance, are not run."""
+def _with_bias(layer: nn.Module, mode: Bias) -> nn.Module:
+    """Give a layer whose bias takes part as a mode says; the layer itself is left as it is."""
+    bias = bias_of(layer)
+    if bias is None or mode == "keep":
+        return layer
     other = copy.copy(layer)
-    other._parameters = {"weight": weight, "bias": bias}  # type: ignore[dict-item]
+    other._parameters = {**layer._parameters, "bias": bias.clamp(min=0) if mode == "positive" else None}  # type: ignore[dict-item]
+    return other
+
+
+def _with_weight(layer: nn.Module, weight: Tensor) -> Map:
+    """Give the function of a layer with another weight and no bias; hooks, which propagate relevance, are not run."""
+    if isinstance(layer, Normalisation):
+        raise CannotExplain(
+            "Cannot explain Normalisation by the sign of its weights: give it another rule, such as Epsilon"
+        )
+    other = copy.copy(layer)
+    other._parameters = {"weight": weight, "bias": None}  # type: ignore[dict-item]
     return other.forward

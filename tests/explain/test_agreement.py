@@ -200,7 +200,7 @@ ODD = {
     "assertion": (Asserting, "depends on its input's values.*AssertionError"),
     "table": (Looking, "depends on its input's values.*KeyError"),
     "pooling": (Pooling, "1: `avg_pool2d` whose size depends on the image"),
-    "view": (Viewing, "1: `view` with other arguments than usual"),
+    "view": (Viewing, "1: `view` as another type"),
     "lazy": (lambda: nn.LazyConv2d(2, 3), "1: LazyConv2d without weights yet"),
 }
 

@@ -10,7 +10,7 @@ from simec_vision import SimilarityHead
 from simec_vision.encoders import PlainCNN, ResidualNet
 from simec_vision.explain import CannotExplain, bilrp, connect, explain, explain_pair, factors, leading_directions
 from simec_vision.explain.presets import PRESETS
-from simec_vision.explain.relevance import Readout
+from simec_vision.explain.readout import Readout
 from simec_vision.explain.rules import Epsilon
 from tests.explain.test_relevance import LOSSLESS, chain, pictures, similarity_model, snapshot
 
@@ -250,7 +250,20 @@ def test_model_that_embeds_one_of_the_images_differently_is_refused():
 
 
 def test_what_cannot_be_explained_is_refused():
-    with pytest.raises(CannotExplain, match="addition"):
-        bilrp(similarity_model(ResidualNet(5, width=2, channels=2)), pictures(), pictures())
+    softmax = nn.Sequential(nn.Flatten(), nn.Linear(128, 5), nn.Softmax(dim=1))
+    with pytest.raises(CannotExplain, match="Softmax"):
+        bilrp(similarity_model(softmax), pictures(), pictures())
+
+
+def test_sums_of_branches_are_explained():
+    model, images = similarity_model(ResidualNet(5, width=2, channels=2)), pictures(2)
+    told = bilrp(model, images[:1], images[1:], preset="epsilon_plus_flat", pool=2)
+    assert abs(float(told.delta[0])) < 1e-3
+    first, second = told.marginals()
+    pair = explain_pair(model, images[:1], images[1:], preset="epsilon_plus_flat")
+    np.testing.assert_allclose(first[0], pooled(pair.relevance[0], 2), atol=1e-3 * float(first.abs().max()))
+
+
+def test_encoders_of_maps_are_refused():
     with pytest.raises(ValueError, match=r"\(batch, embedding\), got \(1, 2, 6, 6\)"):
         bilrp(similarity_model(nn.Sequential(nn.Conv2d(2, 2, 3))), pictures(), pictures())
