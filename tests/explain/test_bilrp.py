@@ -259,11 +259,11 @@ def test_sums_of_branches_are_explained():
     model, images = similarity_model(ResidualNet(5, width=2, channels=2)), pictures(2)
     told = bilrp(model, images[:1], images[1:], preset="epsilon_plus_flat", pool=2)
     assert abs(float(told.delta[0])) < 1e-3
-    first, second = told.marginals()
+    first, _ = told.marginals()
     pair = explain_pair(model, images[:1], images[1:], preset="epsilon_plus_flat")
     np.testing.assert_allclose(first[0], pooled(pair.relevance[0], 2), atol=1e-3 * float(first.abs().max()))
 
 
 def test_encoders_of_maps_are_refused():
-    with pytest.raises(ValueError, match=r"\(batch, embedding\), got \(1, 2, 6, 6\)"):
+    with pytest.raises(ValueError, match=r"\(batch, embedding\) = \(1, 2\), got \(1, 2, 6, 6\)"):
         bilrp(similarity_model(nn.Sequential(nn.Conv2d(2, 2, 3))), pictures(), pictures())
