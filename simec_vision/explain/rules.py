@@ -51,9 +51,9 @@ def check_bias(bias: str, modes: tuple[str, ...] = ("keep", "positive", "ignore"
 class PassThrough(Rule):
     """Hand relevance on unchanged, for activations: R_in = R_out.
 
-    An activation has one input per output, to which all relevance goes (Bach et al. 2015, section "multilayer
-    networks": relevance is that of the neuron, before its activation or after; for smooth activations Achtibat et al.
-    2024, AttnLRP, arXiv 2402.05602, section 3.3).
+    An activation has one input per output, to which all relevance goes: in Bach et al. 2015 a neuron's relevance is
+    that of its sum before the activation; for smooth activations Achtibat et al. 2024 (AttnLRP, arXiv 2402.05602) call
+    this the identity rule.
     """
 
     def propagate(self, layer: nn.Module, inputs: Tensor, relevance: Tensor) -> Tensor:
@@ -220,9 +220,9 @@ class Gamma(Rule):
 
     Of every output z = W x + b, positive and negative contributions (sums z⁺ and z⁻) count (1 + γ)-fold and once where
     z > 0, once and (1 + γ)-fold elsewhere; R_in is what each input contributes to that sum z', times R_out / z'. For
-    x ≥ 0 and z > 0 this is Montavon's x ⊙ (W + γ W⁺)ᵀ (R_out / z'); the form for both signs is that of Andéol et al.
-    2021 (arXiv 2106.04923) and Zennit. To z' the bias adds b + γ b⁺ where z > 0 and b + γ b⁻ elsewhere (``keep``,
-    ``share``), (1 + γ) b⁺ and (1 + γ) b⁻ (``positive``), or 0 (``ignore``).
+    x ≥ 0 and z > 0 this is Montavon's x ⊙ (W + γ W⁺)ᵀ (R_out / z'); the form for both signs is that of
+    Zennit's Gamma (after Andéol et al. 2021). To z' the bias adds b + γ b⁺ where z > 0 and b + γ b⁻ elsewhere
+    (``keep``, ``share``), (1 + γ) b⁺ and (1 + γ) b⁻ (``positive``), or 0 (``ignore``).
 
     Args:
         gamma: γ ≥ 0; 0 is the z-rule.

@@ -31,9 +31,18 @@ def network_of(name):
     return randomised(models.get_model(name, weights=None, num_classes=7, **extra)).requires_grad_(False)
 
 
-def without_biases(network):
-    """Zero every bias and shift; where relevance meets none, ignoring them changes nothing."""
-    for module in (network := copy.deepcopy(network)).modules():
+def without_biases(network, images):
+    """Zero every bias and shift, which ignoring them then does not change; maps get a size of about 1.
+
+    A random network's maps may become ever smaller, and 1e-6 is much for them.
+    """
+    network = copy.deepcopy(network).eval()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.train().momentum = 1.0
+            module.weight.abs_().add_(0.5)
+    network(images.repeat(4, 1, 1, 1) + torch.randn(8, *images.shape[1:], generator=torch.Generator().manual_seed(2)))
+    for module in network.eval().modules():
         for name in ("bias", "running_mean"):
             if isinstance(getattr(module, name, None), torch.Tensor):
                 getattr(module, name).zero_()
@@ -61,8 +70,7 @@ def test_architecture_is_explained(name):
     assert largest_delta(twin, images, Z_PLUS) <= 1e-3
     assert largest_delta(twin, images, "epsilon_plus_flat") <= 1e-3
     assert_gradient(network, twin, images)
-    large = 100 * images  # for some random networks 1e-6 is much, as their maps become ever smaller
-    assert largest_delta(canonize(without_biases(network)), large, EPSILON) <= 1e-3
+    assert largest_delta(canonize(without_biases(network, images)), 10 * images, EPSILON) <= 1e-3
 
 
 def assert_gradient(network, twin, images):
@@ -84,7 +92,7 @@ def test_torchvision_encoder_is_explained(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "operation"), [("vit_b_32", "MultiheadAttention"), ("swin_t", "shifted_window_attention")]
+    ("name", "operation"), [("vit_b_32", "MultiheadAttention"), ("swin_t", r"features\.1\.0\.attn: ")]
 )
 def test_transformers_are_refused_by_name(name, operation):
     with pytest.raises(CannotExplain, match=operation):
