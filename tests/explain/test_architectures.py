@@ -18,7 +18,7 @@ from tests.explain.test_canonize import randomised
 
 SIZES = {
     "alexnet": 64, "vgg11_bn": 32, "resnet18": 32, "resnext50_32x4d": 32, "densenet121": 32, "googlenet": 32,
-    "inception_v3": 75, "mobilenet_v2": 32, "mobilenet_v3_small": 32, "efficientnet_b0": 32, "regnet_y_400mf": 32,
+    "inception_v3": 75, "mobilenet_v2": 64, "mobilenet_v3_small": 32, "efficientnet_b0": 32, "regnet_y_400mf": 32,
     "regnet_x_400mf": 32, "shufflenet_v2_x0_5": 32, "squeezenet1_1": 32, "convnext_tiny": 32, "mnasnet0_5": 32,
 }  # fmt: skip
 Z_PLUS = [((nn.Linear, nn.Conv2d), AlphaBeta(1, 0, "ignore"))]
