@@ -39,7 +39,7 @@ def finetune(
     data: ImageDataModule | None = None,
     frozen: bool = False,
     from_scratch: bool = False,
-    batches: Batches = Batches(size=32, shift=8, colour=0.4),
+    batches: Batches = Batches(size=32, shift=8, colour=0.7),
     optimisation: Optimisation = Optimisation(lr=3e-3),
     probe: bool = True,
     neighbours: int = 20,
@@ -142,10 +142,15 @@ def _train(
 
 
 def with_epochs(options: dict[str, Any], labels: int, batch: int) -> dict[str, Any]:
-    """Let few labels be seen often: where the Trainer is told no end, at least 800 steps and 30 epochs."""
+    """Let few labels be seen often: where the Trainer is told no end, at least 800 steps and 30 epochs.
+
+    Of short epochs only every so many are validated: about 50 of them, and the last.
+    """
     if any(options.get(name) not in (None, -1) for name in ("max_epochs", "max_steps", "max_time")):
         return options
-    return {**options, "max_epochs": max(30, ceil(800 / ceil(labels / batch)))}
+    epochs = max(30, ceil(800 / ceil(labels / batch)))
+    every = max(options.get("check_val_every_n_epoch") or 1, epochs // 50)
+    return {**options, "max_epochs": every * ceil(epochs / every), "check_val_every_n_epoch": every}
 
 
 def probe_accuracies(encoder: torch.nn.Module, data: ImageDataModule, neighbours: int) -> dict[str, float]:

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import Any
 
 DEFAULTS: dict[str, dict[str, Any]] = {
-    "pretrain": {"trainer.max_epochs": 25},
+    "pretrain": {"trainer.max_epochs": 30},
     "finetune": {},
     "explain": {},
     "evaluate explanations": {},

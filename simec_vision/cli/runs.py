@@ -182,7 +182,8 @@ def make_trainer(
     """
     if options.get("enable_checkpointing") is False:
         monitor = None
-    more = [_checkpoints(run, monitor, mode)] if monitor else []
+    every = options.get("check_val_every_n_epoch") or 1
+    more = [_checkpoints(run, monitor, mode, every)] if monitor else []
     logger = _tensorboard(run) if tensorboard else False
     try:
         own = {"default_root_dir": run, "logger": logger, "callbacks": [*callbacks, *more]}
@@ -206,11 +207,11 @@ def _plugins(given: Any) -> list[Any]:
     return [AtomicCheckpoints(), *(plugin for plugin in several if plugin is not None)]
 
 
-def _checkpoints(run: Path, monitor: str, mode: str) -> ModelCheckpoint:
+def _checkpoints(run: Path, monitor: str, mode: str, every: int) -> ModelCheckpoint:
     # Written when all of an epoch is done, or a resumed run would repeat or lose part of it.
     return BestCheckpoint(
         run / "checkpoints", filename="best", monitor=monitor, mode=mode, save_last=True,
-        enable_version_counter=False, save_on_train_epoch_end=True,
+        enable_version_counter=False, save_on_train_epoch_end=True, every_n_epochs=every,
     )  # fmt: skip
 
 
