@@ -14,7 +14,7 @@ from simec_vision.explain.canonize import canonize
 from simec_vision.explain.evaluating import evaluating
 from simec_vision.explain.images import like_weights
 from simec_vision.explain.readout import Readout, check_embedding
-from simec_vision.explain.refusal import refusal
+from simec_vision.explain.refusal import CannotExplain, refusal
 from simec_vision.explain.tracing import check_plain
 from simec_vision.items import InputError
 
@@ -95,7 +95,8 @@ def answer(
 
     Raises:
         InputError: if something about the question is wrong.
-        CannotExplain: if the model does something that has no rule, or gives another score than its layers.
+        CannotExplain: if the model does something that has no rule, or gives another score than its layers, or the
+            rules explode.
     """
     if chunk < 1:
         raise InputError(f"Expected chunk as a number of images, 1 or more, got {chunk}")
@@ -118,6 +119,11 @@ def _answer_rows(
     images = like_weights(question.images[rows], twin)
     relevance, lost = propagate_score(twin, images, readout, preset, watched=limit < torch.inf)
     check_close(readout.scores, question.told(rows), readout.scale, tolerance(model))
+    if not relevance.isfinite().all():
+        raise CannotExplain(
+            "Cannot explain the network by this preset: relevance became NaN or infinite, as ε- and γ-rules that "
+            'ignore biases do in deep networks. Keep the biases, share them (bias="share"), or use another preset'
+        )
     delta = (relevance.sum(dim=(1, 2, 3)) - readout.scores) / readout.scores
     _warn(delta, lost, limit)
     return Explanation(relevance, readout.scores, delta)

@@ -20,7 +20,9 @@ Map = Callable[..., Tensor]
 Shares = tuple[Tensor | None, ...]
 
 ZERO_DIVISOR = 1e-7
-"""Stands in for a divisor that is exactly 0 (Keras' epsilon, as in iNNvestigate)."""
+"""Stands in for a divisor that is 0 (Keras' epsilon, as in iNNvestigate)."""
+NOTHING = 1e-30
+"""Divisors up to this size count as 0, as the quotient would overflow: what is left of SiLU far below 0, for one."""
 
 
 class _Redirect(torch.autograd.Function):
@@ -113,8 +115,13 @@ def linear_parts(parts: Sequence[tuple[Map, Tensor]]) -> tuple[Tensor, Callable[
     return z.detach(), lambda seed: torch.autograd.grad(z, leaves, seed)
 
 
+def is_nothing(z: Tensor) -> Tensor:
+    """Tell where a divisor counts as 0."""
+    return z.abs() <= NOTHING
+
+
 def stabilised(z: Tensor, epsilon: float = 0.0) -> Tensor:
-    """Return z + ε · sign z with sign 0 = +1; for ε = 0, the smallest divisor allowed in place of exactly 0."""
+    """Return z + ε · sign z with sign 0 = +1; for ε = 0, the smallest divisor allowed in place of 0."""
     if epsilon == 0:
-        return torch.where(z == 0, ZERO_DIVISOR, z)
+        return torch.where(is_nothing(z), ZERO_DIVISOR, z)
     return torch.where(z < 0, z - epsilon, z + epsilon)

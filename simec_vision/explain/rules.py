@@ -7,7 +7,7 @@ elsewhere. What the bias takes is lost, and ``bias`` says how it takes part:
 ``keep``: as a whole, as in iNNvestigate (Alber et al. 2019).
 ``positive``: only its positive part, as in Zennit's rules for positive contributions (Anders et al. 2021); for sums of
     negative contributions, its negative part.
-``ignore``: not at all: what remains is shared as if there were none. Where no input contributes (the divisor is exactly
+``ignore``: not at all: what remains is shared as if there were none. Where no input contributes (the divisor is
     0), relevance is spread evenly over what the output sees. Conserves relevance, but where contributions cancel, as
     the bias made the output, the ε-rule and the γ-rule divide by little and explode; the z⁺-rule does not.
 ``share``: as a whole in the divisor, and its own relevance is shared among the inputs in proportion to the size of what
@@ -27,6 +27,7 @@ from simec_vision.explain.propagation import (
     Map,
     Rule,
     Shares,
+    is_nothing,
     linear_parts,
     stabilised,
     transposed,
@@ -92,7 +93,7 @@ class Epsilon(Rule):
     """Distribute relevance in proportion to each input's contribution, damped by ε (Bach et al. 2015, eq. 58).
 
     R_in = x ⊙ Wᵀ (R_out / (z + ε · sign z)) with z = W x + b and sign 0 = +1. What ε takes is lost, unless the bias is
-    shared: then ε is shared with it. ε = 0 is the z-rule, in which a z of exactly 0 counts as 1e-7. For additions W is
+    shared: then ε is shared with it. ε = 0 is the z-rule, in which a z of 0 counts as 1e-7. For additions W is
     1 for both summands; for layer normalisation the standard deviation counts as a constant (Ali et al. 2022, arXiv
     2202.07304, "LN-rule").
 
@@ -187,7 +188,7 @@ class AlphaBeta(Rule):
     R_in = α · (x⁺ ⊙ W⁺ᵀ p + x⁻ ⊙ W⁻ᵀ p) − β · (x⁺ ⊙ W⁻ᵀ n + x⁻ ⊙ W⁺ᵀ n) with p = R_out / z⁺ and n = R_out / z⁻, where
     z⁺ = W⁺ x⁺ + W⁻ x⁻ + b and z⁻ = W⁻ x⁺ + W⁺ x⁻ + b. With ``bias="keep"`` b is the whole bias in both, as in
     iNNvestigate's AlphaBetaRule and Alpha1Beta0Rule, and a negative bias can make z⁺ small or negative; with
-    ``positive`` it is b⁺ in z⁺ and b⁻ in z⁻; with ``ignore`` 0. A divisor of exactly 0 counts as 1e-7. α = 1, β = 0 is
+    ``positive`` it is b⁺ in z⁺ and b⁻ in z⁻; with ``ignore`` 0. A divisor of 0 counts as 1e-7. α = 1, β = 0 is
     the z⁺-rule; unlike in Captum's rule of that name, inputs may have both signs.
 
     Args:
@@ -258,7 +259,7 @@ class ZBox(Rule):
     """Distribute relevance over pixels that lie between bounds (Montavon et al. 2017, section 4, "zᴮ-rule").
 
     R_in = x ⊙ Wᵀ r − l ⊙ W⁺ᵀ r − h ⊙ W⁻ᵀ r with r = R_out / z and z = W x − W⁺ l − W⁻ h + b; l and h are images of the
-    lowest and highest value of each channel. With ``positive`` b⁺ takes part. A z of exactly 0 counts as 1e-7.
+    lowest and highest value of each channel. With ``positive`` b⁺ takes part. A z of 0 counts as 1e-7.
 
     Args:
         low: Lowest value per channel, after normalisation, shape ``(channel,)``; None = that of the images at hand.
@@ -321,8 +322,8 @@ def _plus_spread(layer: nn.Module, inputs: Tensor, relevance: Tensor, z: Tensor,
 
 
 def _spread(layer: nn.Module, inputs: tuple[Tensor, ...], relevance: Tensor, z: Tensor) -> tuple[Tensor, ...]:
-    """Spread the relevance of outputs to which no input contributes (z is exactly 0) evenly over what they see."""
-    none = z == 0
+    """Spread the relevance of outputs to which no input contributes (z is 0) evenly over what they see."""
+    none = is_nothing(z)
     if not none.any() or isinstance(layer, Normalisation):
         return ()
     function = _with_weight(layer, torch.ones_like(weight_of(layer))) if isinstance(layer, WEIGHTED) else layer.forward

@@ -148,3 +148,11 @@ def test_score_of_zero_warns_of_nothing():
     told = explain(model, pictures(), "heel", 1, "epsilon_plus_flat")
     assert not told.delta.isfinite().any()
     assert (told.relevance == 0).all()
+
+
+def test_relevance_that_explodes_is_refused():
+    model, preset = similarity_model(dtype=torch.float32), [((nn.Conv2d, nn.Linear), Epsilon(0.0, "ignore"))]
+    model.encoder[-1].weight.data[:, 0], model.encoder[9].weight.data[0] = 1e25, 1e-28
+    model.encoder[9].bias.data[0] = 1
+    with pytest.raises(CannotExplain, match=r'NaN or infinite.*bias="share"'):
+        explain(model, pictures(dtype=torch.float32), "heel", 1, preset)

@@ -388,3 +388,11 @@ def test_start_may_be_any_relevance_and_one_image_may_have_many():
         torch.testing.assert_close(torch.cat(alone), together, rtol=1e-9, atol=1e-12)
         doubled = propagate(twin, image, 2 * start, preset)
         torch.testing.assert_close(doubled, 2 * together, rtol=1e-9, atol=1e-12)
+
+
+def test_contributions_that_are_next_to_nothing_do_not_overflow():
+    layer = nn.Linear(2, 2, bias=False)
+    layer.weight.data = torch.ones(2, 2)
+    x, r = torch.tensor([[1e-41, 2e-42]]), torch.ones(1, 2)
+    for rule in (AlphaBeta(bias="ignore"), Epsilon(0.0, "ignore"), Gamma(0.25, "share"), Epsilon(0.0, "share")):
+        torch.testing.assert_close(rule.propagate(layer, x, r), torch.ones(1, 2))
