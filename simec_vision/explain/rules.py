@@ -16,37 +16,23 @@ elsewhere. What the bias takes is lost, and ``bias`` says how it takes part:
     evenly, also with inputs that are 0.)
 """
 
-import copy
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
-from simec_vision.explain.layers import AVERAGING, WEIGHTED, Normalisation, aligned_bias, bias_of, linearised, weight_of
-from simec_vision.explain.propagation import (
-    Map,
-    Rule,
-    Shares,
-    is_nothing,
-    linear_parts,
-    stabilised,
-    transposed,
+from simec_vision.explain.contributions import (
+    Bias,
+    bias_part,
+    by_weight,
+    check_bias,
+    plus_spread,
+    signed,
+    spread,
+    with_bias,
+    with_weight,
 )
-from simec_vision.explain.refusal import CannotExplain
+from simec_vision.explain.layers import AVERAGING, aligned_bias, bias_of, linearised, weight_of
+from simec_vision.explain.propagation import Rule, Shares, linear_parts, stabilised, transposed
 from simec_vision.items import InputError
-
-Bias = Literal["keep", "positive", "ignore", "share"]
-
-
-def check_bias(bias: str, modes: tuple[str, ...] = ("keep", "positive", "ignore")) -> Bias:
-    """Check that a bias mode is one.
-
-    Raises:
-        InputError: if it is none.
-    """
-    if bias not in modes:
-        raise InputError(f"Expected bias as one of {', '.join(modes)}, got {bias!r}")
-    return bias  # type: ignore[return-value]
 
 
 class PassThrough(Rule):
@@ -115,27 +101,27 @@ class Epsilon(Rule):
         """Return the same for every input."""
         if self.bias == "share" and isinstance(layer, (nn.Linear, nn.Conv2d, *AVERAGING)):
             return (self._with_shared_bias(layer, inputs[0], relevance),)
-        function = linearised(_with_bias(layer, self.bias))
+        function = linearised(with_bias(layer, self.bias))
         with torch.enable_grad():
             leaves = [each.detach().requires_grad_() for each in inputs]
             z = function(*leaves)
         shares = torch.autograd.grad(z, leaves, relevance / stabilised(z.detach(), self.epsilon))
         contributed = tuple(each * share for each, share in zip(inputs, shares, strict=True))
         if self.bias in ("ignore", "share"):
-            spread = _spread(layer, inputs, relevance, z.detach())
-            return tuple(map(torch.add, contributed, spread)) if spread else contributed
+            more = spread(layer, inputs, relevance, z.detach())
+            return tuple(map(torch.add, contributed, more)) if more else contributed
         return contributed
 
     def _with_shared_bias(self, layer: nn.Module, inputs: Tensor, relevance: Tensor) -> Tensor:
         """Return Σ_j (x_i w_ij + ∣x_i w_ij∣ (b_j + ε_j) / Σ_i ∣x_i w_ij∣) R_j / (z_j + ε_j), ε_j being ε · sign z_j."""
-        (plus, back_plus), (minus, back_minus) = (_signed(layer, inputs, sign) for sign in (1, -1))
-        z = plus + minus + _bias_part(layer, plus, "keep", 1)
+        (plus, back_plus), (minus, back_minus) = (signed(layer, inputs, sign) for sign in (1, -1))
+        z = plus + minus + bias_part(layer, plus, "keep", 1)
         divisor = stabilised(z, self.epsilon)
         r = relevance / divisor
         size = plus - minus
         rest = (divisor - plus - minus) * r / stabilised(size)
         share = back_plus(r + rest) + back_minus(r - rest)
-        return _plus_spread(layer, inputs, relevance, size, share)
+        return plus_spread(layer, inputs, relevance, size, share)
 
 
 class GradientTimesInput(Rule):
@@ -168,7 +154,7 @@ class Flat(Rule):
 
     def propagate(self, layer: nn.Module, inputs: Tensor, relevance: Tensor) -> Tensor:
         """Return 1ᵀ (R_out / (1 1))."""
-        return _by_weight(layer, torch.ones_like, inputs, relevance)
+        return by_weight(layer, torch.ones_like, inputs, relevance)
 
 
 class WSquare(Rule):
@@ -179,7 +165,7 @@ class WSquare(Rule):
 
     def propagate(self, layer: nn.Module, inputs: Tensor, relevance: Tensor) -> Tensor:
         """Return (W²)ᵀ (R_out / (W² 1))."""
-        return _by_weight(layer, torch.square, inputs, relevance)
+        return by_weight(layer, torch.square, inputs, relevance)
 
 
 class AlphaBeta(Rule):
@@ -209,11 +195,11 @@ class AlphaBeta(Rule):
 
     def _part(self, layer: nn.Module, inputs: Tensor, relevance: Tensor, sign: int) -> Tensor:
         """Distribute relevance over the contributions of one sign."""
-        z, back = _signed(layer, inputs, sign)
-        share = back(relevance / stabilised(z + _bias_part(layer, z, self.bias, sign)))
+        z, back = signed(layer, inputs, sign)
+        share = back(relevance / stabilised(z + bias_part(layer, z, self.bias, sign)))
         if self.bias != "ignore":
             return share
-        return _plus_spread(layer, inputs, relevance, z, share)
+        return plus_spread(layer, inputs, relevance, z, share)
 
 
 class Gamma(Rule):
@@ -235,8 +221,8 @@ class Gamma(Rule):
 
     def propagate(self, layer: nn.Module, inputs: Tensor, relevance: Tensor) -> Tensor:
         """Return every input's part of z', times R_out / z'."""
-        (plus, back_plus), (minus, back_minus) = (_signed(layer, inputs, sign) for sign in (1, -1))
-        active = plus + minus + _bias_part(layer, plus, "keep", 1) > 0
+        (plus, back_plus), (minus, back_minus) = (signed(layer, inputs, sign) for sign in (1, -1))
+        active = plus + minus + bias_part(layer, plus, "keep", 1) > 0
         for_plus, for_minus = 1 + self.gamma * active, 1 + self.gamma * ~active
         bias, size = self._bias(layer, active), plus - minus
         r = relevance / stabilised(for_plus * plus + for_minus * minus + bias)
@@ -244,7 +230,7 @@ class Gamma(Rule):
         share = back_plus(for_plus * r + rest) + back_minus(for_minus * r - rest)
         if self.bias in ("keep", "positive"):
             return share
-        return _plus_spread(layer, inputs, relevance, size, share)
+        return plus_spread(layer, inputs, relevance, size, share)
 
     def _bias(self, layer: nn.Module, active: Tensor) -> Tensor | float:
         bias = bias_of(layer)
@@ -275,9 +261,9 @@ class ZBox(Rule):
         weight, (low, high) = weight_of(layer), self._bounds(inputs)
         weights = (weight, -weight.clamp(min=0), -weight.clamp(max=0))
         images = (inputs, low.expand_as(inputs), high.expand_as(inputs))
-        parts = [(_with_weight(layer, part), image) for part, image in zip(weights, images, strict=True)]
+        parts = [(with_weight(layer, part), image) for part, image in zip(weights, images, strict=True)]
         z, back = linear_parts(parts)
-        shares = back(relevance / stabilised(z + _bias_part(layer, z, self.bias, 1)))
+        shares = back(relevance / stabilised(z + bias_part(layer, z, self.bias, 1)))
         return torch.stack([image * share for image, share in zip(images, shares, strict=True)]).sum(dim=0)
 
     def _bounds(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -286,86 +272,3 @@ class ZBox(Rule):
         high = inputs.amax(axes) if self.high is None else self.high.to(inputs)
         shape = (-1, *[1] * (inputs.ndim - 2))
         return low.reshape(shape), high.reshape(shape)
-
-
-def _signed(layer: nn.Module, inputs: Tensor, sign: int) -> tuple[Tensor, Map]:
-    """Sum the contributions of one sign, and give the function that maps r to what each input contributes times r.
-
-    Positive ones are z⁺ = W⁺ x⁺ + W⁻ x⁻, negative ones z⁻ = W⁻ x⁺ + W⁺ x⁻.
-    """
-    parts = _signed_parts(layer, inputs, sign)
-    z, back = linear_parts(parts)
-
-    def share(seed: Tensor) -> Tensor:
-        shares = [values * part for (_, values), part in zip(parts, back(seed), strict=True)]
-        return shares[0] if len(shares) == 1 else shares[0] + shares[1]
-
-    return z, share
-
-
-def _signed_parts(layer: nn.Module, inputs: Tensor, sign: int) -> list[tuple[Map, Tensor]]:
-    """Write z⁺ or z⁻ as functions of the positive and of the negative inputs."""
-    if isinstance(layer, AVERAGING):
-        return [(layer.forward, inputs.clamp(min=0) if sign > 0 else inputs.clamp(max=0))]
-    weight = weight_of(layer)
-    same, other = (weight.clamp(min=0), weight.clamp(max=0))[::sign]
-    parts = [(_with_weight(layer, same), inputs.clamp(min=0))]
-    if (inputs < 0).any():  # never after a ReLU, which saves half of the work
-        parts.append((_with_weight(layer, other), inputs.clamp(max=0)))
-    return parts
-
-
-def _plus_spread(layer: nn.Module, inputs: Tensor, relevance: Tensor, z: Tensor, share: Tensor) -> Tensor:
-    """Add to what an input has got its part of what is spread evenly."""
-    spread = _spread(layer, (inputs,), relevance, z)
-    return share + spread[0] if spread else share
-
-
-def _spread(layer: nn.Module, inputs: tuple[Tensor, ...], relevance: Tensor, z: Tensor) -> tuple[Tensor, ...]:
-    """Spread the relevance of outputs to which no input contributes (z is 0) evenly over what they see."""
-    none = is_nothing(z)
-    if not none.any() or isinstance(layer, Normalisation):
-        return ()
-    function = _with_weight(layer, torch.ones_like(weight_of(layer))) if isinstance(layer, WEIGHTED) else layer.forward
-    with torch.enable_grad():
-        ones = [torch.ones_like(each).requires_grad_() for each in inputs]
-        seen = function(*ones)
-    return torch.autograd.grad(seen, ones, torch.where(none, relevance, 0) / stabilised(seen.detach()))
-
-
-def _by_weight(layer: nn.Module, change: Map, inputs: Tensor, relevance: Tensor) -> Tensor:
-    """Return Vᵀ (R_out / (V 1)) for a changed weight V; averages weigh all that they see alike, whatever the change."""
-    function = layer.forward if isinstance(layer, AVERAGING) else _with_weight(layer, change(weight_of(layer)))
-    (share,) = transposed([(function, torch.ones_like(inputs))], lambda z: relevance / stabilised(z))
-    return share
-
-
-def _bias_part(layer: nn.Module, z: Tensor, mode: Bias, sign: int) -> Tensor | float:
-    """Give what of a bias takes part in a sum of positive (sign 1) or negative (−1) contributions z."""
-    bias = bias_of(layer)
-    if bias is None or mode == "ignore":
-        return 0.0
-    if mode == "positive":
-        bias = bias.clamp(min=0) if sign > 0 else bias.clamp(max=0)
-    return aligned_bias(layer, bias, z)
-
-
-def _with_bias(layer: nn.Module, mode: Bias) -> nn.Module:
-    """Give a layer whose bias takes part as a mode says; the layer itself is left as it is."""
-    bias = bias_of(layer)
-    if bias is None or mode == "keep":
-        return layer
-    other = copy.copy(layer)
-    other._parameters = {**layer._parameters, "bias": bias.clamp(min=0) if mode == "positive" else None}  # type: ignore[dict-item]
-    return other
-
-
-def _with_weight(layer: nn.Module, weight: Tensor) -> Map:
-    """Give the function of a layer with another weight and no bias; hooks, which propagate relevance, are not run."""
-    if isinstance(layer, Normalisation):
-        raise CannotExplain(
-            "Cannot explain Normalisation by the sign of its weights: give it another rule, such as Epsilon"
-        )
-    other = copy.copy(layer)
-    other._parameters = {"weight": weight, "bias": None}  # type: ignore[dict-item]
-    return other.forward
