@@ -23,7 +23,7 @@ SIZES = {
 }  # fmt: skip
 Z_PLUS = [((nn.Linear, nn.Conv2d), AlphaBeta(1, 0, "ignore"))]
 SMALL_SUMS = {"mobilenet_v2": 1e-2}
-"""Where some outputs are as small as ε, which takes its part then: 5e-5 to 3.4e-3 of the score, by images and threads."""
+"""Where some outputs are as small as ε, which takes its part: 5e-5 to 3.4e-3 of the score, by images and threads."""
 EPSILON = [(WEIGHTED, Epsilon(1e-6, "ignore"))]
 
 
