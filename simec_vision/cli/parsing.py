@@ -137,8 +137,13 @@ def read_configs(argv: list[str]) -> list[dict[str, Any]]:
     Raises:
         InputError: naming the file that is missing or holds no options.
     """
-    words = [word.split("=", 1) if "=" in word else [word, following] for word, following in pairwise([*argv, ""])]
-    return [_read_config(path) for option, path in words if option == "--config"]
+    return [_read_config(path) for option, path in _with_values(argv) if option == "--config"]
+
+
+def _with_values(argv: list[str]) -> list[tuple[str, str]]:
+    """Pair each word with what may be its value: what follows its ``=``, or else the next word."""
+    split = (word.split("=", 1) if "=" in word else (word, following) for word, following in pairwise([*argv, ""]))
+    return [(option, value) for option, value in split]
 
 
 def _read_config(path: str) -> dict[str, Any]:
@@ -156,8 +161,7 @@ def _read_config(path: str) -> dict[str, Any]:
 
 def named_classes(argv: list[str], configs: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
     """Give the options that the command line and the YAML files set, each with what may be the name of a class."""
-    words = [word.split("=", 1) if "=" in word else [word, following] for word, following in pairwise([*argv, ""])]
-    named = [(option, name) for option, name in words]
+    named = _with_values(argv)
     for config in configs:
         similarities = config.get("similarities") or {}
         heads = similarities.items() if isinstance(similarities, dict) else ()
