@@ -324,6 +324,17 @@ def test_explaining_reports_what_is_promised(capsys, pretrained):
     named = ["--images", "shoe-00001,shoe-00004", "--references", f'["{name}"]', "--pairs", "false"]
     assert main("explain", [*options, *named, "--out", "named"]) == 0
     assert np.load("named/relevance.npz", allow_pickle=False)["images"].tolist() == ["shoe-00001", "shoe-00004"]
+    few = ["--images", "2", "--references", "3", "--pairs", "false", "--rather", "true", "--out", "rather"]
+    assert main("explain", [*options, *few]) == 0
+    summary = json.loads(Path("rather/summary.json").read_text())
+    assert summary["files"] == ["heel.png", "heel_rather.png", "relevance.npz"]
+    single = {(row["reference"], row["image"]): row["score"] for row in summary["explained"][:6]}
+    for row in summary["explained"][6:]:
+        difference = single[row["reference"], row["image"]] - single[row["rather_than"], row["image"]]
+        assert row["score"] == pytest.approx(difference, abs=1e-5)
+    assert np.load("rather/relevance.npz", allow_pickle=False)["heel_rather"].shape == (3, 2, 3, 32, 32)
+    one = ["--references", "1", "--rather", "true"]
+    assert_matches("--references to be at least 2 for --rather", fails(capsys, "explain", *options, *one))
     assert_matches("did you mean 'heel'", fails(capsys, "explain", "--model", str(pretrained), "--head", "hel"))
     assert_matches("did you mean 'a_flat'", fails(capsys, "explain", *options, "--preset", "a_flt"))
     assert_matches("shoe-00999", fails(capsys, "explain", *options, "--images", '["shoe-00999"]'))
@@ -403,11 +414,12 @@ def test_items_chosen_to_differ_do():
 
 
 def test_localisation_is_the_share_of_positive_relevance():
-    from simec_vision.cli.explain import _share
+    from simec_vision.cli.questions import mask_shares
 
-    relevance = torch.tensor([[1.0, 3.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0], [5.0, 0.0, 0.0, 0.0]])
-    mask = torch.tensor([[0, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0]]) > 0  # nothing is there in the third
-    assert _share(relevance, mask) == {"mass": 0.625, "area": 0.375, "gain": 1.67}
+    heatmaps = torch.tensor([[1.0, 3.0, 0.0, -5.0], [1.0, 1.0, 1.0, 1.0], [5.0, 0.0, 0.0, 0.0]]).reshape(3, 2, 2)
+    mask = np.array([[0, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0]]).reshape(3, 2, 2) > 0  # nothing is there in the third
+    shares = mask_shares(heatmaps, {"heel": mask, "nowhere": mask & False})
+    assert shares == {"heel": {"mass": 0.625, "area": 0.375, "gain": 1.67}}
 
 
 def test_shoes_are_only_named_where_nothing_else_is():

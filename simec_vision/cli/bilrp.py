@@ -5,11 +5,10 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from simec_vision.cli.figures import Look, Picture
+from simec_vision.cli.figures import Picture
+from simec_vision.cli.questions import Explained
 from simec_vision.datamodules.image_data import ImageDataModule
 from simec_vision.explain import connect, factors, leading_directions
 from simec_vision.items import InputError
@@ -50,9 +49,7 @@ class Cells:
         return self
 
 
-def about_bilrp(
-    model: SimilarityModel, data: ImageDataModule, items: NDArray[np.int64], preset: str, cells: Cells, look: Look
-) -> Picture:
+def about_bilrp(asked: Explained, cells: Cells) -> Picture:
     """Explain what connects each two of the images.
 
     Returns:
@@ -61,10 +58,11 @@ def about_bilrp(
     """
     from simec_vision.explain.connections import connection_grid
 
+    model, data, items = asked.model, asked.data, asked.items
     pool = min(-(-max(data.size[1:]) // cells.along), *data.size[1:])
-    every = factors(model, data.normalised(items), preset, pool, _directions(model, data, cells.directions))
+    every = factors(model, asked.images(), asked.preset, pool, _directions(model, data, cells.directions))
     first, second = (list(places) for places in zip(*combinations(range(len(items)), 2), strict=True))
-    told, names, pictures = connect(every[first], every[second]), data.items.names[items].tolist(), data.images(items)
+    told, names, pictures = connect(every[first], every[second]), asked.names(items), asked.pictures()
     rows = [
         {"image": names[a], "other": names[b], "score": float(score), "kept": float(kept), "delta": float(delta)}
         for a, b, score, kept, delta in zip(first, second, told.score, told.kept, told.delta, strict=True)
@@ -73,7 +71,7 @@ def about_bilrp(
 
     def draw(path: Path) -> None:
         pairs = [*pictures[first]], [*pictures[second]], strongest
-        connection_grid(*pairs, path, [_title(row) for row in rows], colours=look.colours)
+        connection_grid(*pairs, path, [_title(row) for row in rows], colours=asked.look.colours)
 
     return Picture("bilrp", rows, every.maps.numpy(), draw)
 

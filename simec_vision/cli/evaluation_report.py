@@ -115,7 +115,7 @@ def write_report(folder: Path, results: Results, shown: Mapping[str, Any]) -> st
     Returns:
         The table and the files, for the terminal.
     """
-    from simec_vision.explain.heatmaps import method_grid
+    from simec_vision.explain.grids import method_grid
 
     text = markdown(results)
     write_text(folder / "table.md", text)

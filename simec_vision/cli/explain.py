@@ -12,11 +12,11 @@ from torch import Tensor
 
 from simec_vision.cli.bilrp import Cells, about_bilrp
 from simec_vision.cli.building import check_images, reference_index
-from simec_vision.cli.figures import Look, Picture
+from simec_vision.cli.figures import Look
+from simec_vision.cli.questions import Explained, about_head, about_pairs, about_rather, localisation
 from simec_vision.cli.runs import open_run, with_option, write_text
 from simec_vision.cli.saved import pretrained_run, run_options
 from simec_vision.datamodules.image_data import ImageDataModule
-from simec_vision.explain import explain, explain_pair
 from simec_vision.explain.heatmaps import Colours, Scale
 from simec_vision.files import replacing, write_json
 from simec_vision.items import InputError
@@ -28,18 +28,18 @@ CANDIDATES = 200
 
 
 @dataclass(frozen=True)
-class Question:
-    """What is explained: which images, how similar to which references.
+class Also:
+    """What is drawn beside similarities to references.
 
     Args:
-        items: Index of the images among the items.
-        references: Position of each reference in its head.
-        preset: Which rule for which layer.
+        pairs: Pairs of the images.
+        rather: Why to one reference rather than to another.
+        cells: Which cells of two images go together, and how finely.
     """
 
-    items: NDArray[np.int64]
-    references: NDArray[np.int64]
-    preset: str
+    pairs: bool = True
+    rather: bool = False
+    cells: Cells | None = None
 
 
 def explain_run(
@@ -50,6 +50,7 @@ def explain_run(
     references: int | str | list[str] = 3,
     preset: str = "a_flat",
     pairs: bool = True,
+    rather: bool = False,
     bilrp: bool = False,
     cells: int = 17,
     directions: int | None = None,
@@ -70,6 +71,7 @@ def explain_run(
         references: How many references, chosen to differ, or their names, with commas between them.
         preset: Which rule for which layer: a_flat, the original's.
         pairs: Draw all pairs of the images by the inner product of their embeddings, too.
+        rather: Draw why images are more similar to one reference than to another, for each two of the references, too.
         bilrp: Draw which cell of an image goes with which cell of another, for each two of the images, too (BiLRP).
         cells: Cells along the longer side of an image, for bilrp.
         directions: Explain with bilrp only the part of the inner product along so many leading directions of the
@@ -90,8 +92,12 @@ def explain_run(
     targets = _targets(pretrained, data, options.similarities or options.data.similarities(), names)
     chosen = _chosen_items(data, targets, _names(images), seed)
     wanted = Cells(cells, directions).checked(pretrained, data, len(chosen)) if bilrp else None
-    folder, look = open_run(out, "explain"), Look(colours, scale, format)
-    summary = draw(pretrained, data, targets, chosen, _names(references), preset, pairs, wanted, seed, folder, look)
+    asked = Explained(pretrained, data, chosen, preset, Look(colours, scale, format))
+    places = _references(data, targets, _names(references), seed)
+    if rather and min(map(len, places.values())) < 2:
+        raise InputError("Expected --references to be at least 2 for --rather, got 1")
+    folder = open_run(out, "explain")
+    summary = draw(asked, targets, places, Also(pairs, rather, wanted), folder)
     write_text(folder / "config.yaml", with_option(config, "model", str(source)))
     write_json(folder / "summary.json", summary)
     print("Drew " + ", ".join(str(folder / name) for name in summary["files"]))
@@ -118,7 +124,8 @@ def draw_defaults(
     """Draw four held-out images against three references of every head (fewer if there are), and all their pairs."""
     chosen = _chosen_items(data, targets, min(4, len(data.split("test"))), seed=0)
     references = min(3, *(len(target) for target in targets.values()))
-    summary = draw(model.eval(), data, targets, chosen, references, "a_flat", True, None, 0, folder, Look())
+    asked = Explained(model.eval(), data, chosen, "a_flat", Look())
+    summary = draw(asked, targets, _references(data, targets, references, seed=0), Also(), folder)
     write_json(folder / "summary.json", summary)
     return [folder / name for name in summary["files"]]
 
@@ -160,28 +167,34 @@ def different(rows: Tensor, count: int) -> NDArray[np.int64]:
 
 
 def draw(
-    model: SimilarityModel, data: ImageDataModule, targets: Mapping[str, TargetSimilarity], items: NDArray[np.int64],
-    references: int | list[str], preset: str, pairs: bool, cells: Cells | None, seed: int, folder: Path, look: Look,
-) -> dict[str, Any]:  # fmt: skip
+    asked: Explained,
+    targets: Mapping[str, TargetSimilarity],
+    references: Mapping[str, NDArray[np.int64]],
+    also: Also,
+    folder: Path,
+) -> dict[str, Any]:
     """Explain all, and then draw; write the figures and ``relevance.npz``.
+
+    Args:
+        asked: Which images, and how they are explained.
+        targets: Head → what similar means.
+        references: Head → positions of its references.
+        also: What is drawn beside similarities to references.
+        folder: Where to.
 
     Returns:
         ``explained`` (a row per image and reference: ``score``, ``delta``, …), ``files``, ``localisation`` where the
         data know the truth, and ``bilrp`` (a row per two images: ``score``, ``kept``, ``delta``) where it is wanted.
     """
-    questions = {
-        name: Question(items, _chosen_references(data, target, references, seed), preset)
-        for name, target in targets.items()
-    }
-    images = data.normalised(items)
-    pictures = [_about_head(model, data, name, targets[name], asked, images, look) for name, asked in questions.items()]
-    pictures += [_about_pairs(model, data, items, images, preset, look)] if pairs else []
-    connected = [about_bilrp(model, data, items, preset, cells, look)] if cells else []
-    localised = localisation(model, data, list(targets), preset)
-    files = {f"{picture.name}.{look.format}": picture for picture in [*pictures, *connected]}
+    abouts = [about_head, *([about_rather] if also.rather else [])]
+    pictures = [about(asked, name, targets[name], references[name]) for about in abouts for name in targets]
+    pictures += [about_pairs(asked)] if also.pairs else []
+    connected = [about_bilrp(asked, also.cells)] if also.cells else []
+    localised = localisation(asked.model, asked.data, list(targets), asked.preset)
+    files = {f"{picture.name}.{asked.look.format}": picture for picture in [*pictures, *connected]}
     for name, picture in files.items():
         picture.draw(folder / name)
-    arrays = {"images": data.items.names[items], **{picture.name: picture.relevance for picture in files.values()}}
+    arrays = {"images": asked.data.items.names[asked.items], **{each.name: each.relevance for each in files.values()}}
     with replacing(folder / "relevance.npz") as partial:
         np.savez_compressed(partial, **arrays)  # type: ignore[arg-type]
     return {
@@ -190,6 +203,12 @@ def draw(
         **{picture.name: picture.rows for picture in connected},
         **({"localisation": localised} if localised else {}),
     }
+
+
+def _references(
+    data: ImageDataModule, targets: Mapping[str, TargetSimilarity], references: int | list[str], seed: int
+) -> dict[str, NDArray[np.int64]]:
+    return {name: _chosen_references(data, target, references, seed) for name, target in targets.items()}
 
 
 def _chosen_references(
@@ -207,99 +226,3 @@ def _chosen_references(
                 f"Expected a reference of the model, but {str(data.items.names[item])!r} is none of its {len(own)}"
             )
     return np.array([places[item] for item in wanted.tolist()])
-
-
-def _about_head(
-    model: SimilarityModel, data: ImageDataModule, head: str, target: TargetSimilarity, question: Question,
-    images: Tensor, look: Look,
-) -> Picture:  # fmt: skip
-    from simec_vision.explain.heatmaps import reference_grid
-
-    count, places = len(images), torch.from_numpy(question.references)
-    reference = places.repeat_interleave(count)  # (reference · image)
-    told = explain(model, images.repeat(len(places), 1, 1, 1), head=head, reference=reference, preset=question.preset)
-    shape = (len(places), count)
-    relevance = told.relevance.reshape(*shape, *images.shape[1:]).numpy()
-    true = target(torch.from_numpy(question.items), places).T.reshape(-1)
-    items = target.references.numpy()[question.references]
-    names = [(str(data.items.names[r]), str(data.items.names[i])) for r in items for i in question.items]
-    rows = [
-        {"head": head, "reference": r, "image": i, "true": _json(true[k]), **_row(told, k)}
-        for k, (r, i) in enumerate(names)
-    ]
-    pictures = (data.images(question.items), data.images(items), relevance)
-    similarities = (told.score.reshape(shape), true.reshape(shape))
-
-    def draw_head(path: Path) -> None:
-        reference_grid(*pictures, *similarities, path, title=head, scale=look.scale, colours=look.colours)
-
-    return Picture(head, rows, relevance, draw_head)
-
-
-def _row(told: Any, k: int) -> dict[str, float]:
-    return {"score": float(told.score[k]), "delta": float(told.delta[k])}
-
-
-def _json(value: Tensor) -> float | None:
-    return None if torch.isnan(value) else float(value)
-
-
-def _about_pairs(
-    model: SimilarityModel, data: ImageDataModule, items: NDArray[np.int64], images: Tensor, preset: str, look: Look
-) -> Picture:
-    from simec_vision.explain.heatmaps import pair_grid
-
-    count = len(images)
-    mine, theirs = images.repeat(count, 1, 1, 1), images.repeat_interleave(count, dim=0)  # row: the other image
-    told = explain_pair(model, mine, theirs, preset=preset)
-    relevance = told.relevance.reshape(count, count, *images.shape[1:]).numpy()
-    names = data.items.names[items].tolist()
-    rows = [
-        {"head": None, "reference": names[k // count], "image": names[k % count], "true": None, **_row(told, k)}
-        for k in range(count * count)
-    ]
-    pictures, scores = data.images(items), told.score.reshape(count, count)
-
-    def draw_pairs(path: Path) -> None:
-        pair_grid(pictures, relevance, scores, path, scale=look.scale, colours=look.colours)
-
-    return Picture("all_pairs", rows, relevance, draw_pairs)
-
-
-def localisation(
-    model: SimilarityModel, data: ImageDataModule, heads: list[str], preset: str, count: int = 32
-) -> dict[str, Any]:
-    """Measure how much relevance lies where the truth is, on data that know it (``masks``).
-
-    Every held-out image is explained towards the reference that it is predicted to be most similar to. Positive
-    relevance, summed over channels, is compared with the masks (relevance mass accuracy, Arras et al. 2022).
-
-    Returns:
-        ``<head>``: for each mask, over the images in which it is not empty, the mean share of positive relevance
-        ``mass`` inside, the mask's share ``area`` of the image, and their ratio ``gain``; empty where the data have no
-        masks.
-    """
-    masks_of = getattr(data, "masks", None)
-    if masks_of is None:
-        return {}
-    items = data.split("test")[:count]
-    images, masks = data.normalised(items), masks_of(items)
-    return {head: _localised(model, head, images, masks, preset) for head in heads}
-
-
-def _localised(
-    model: SimilarityModel, head: str, images: Tensor, masks: Mapping[str, NDArray[np.bool_]], preset: str
-) -> dict[str, dict[str, float]]:
-    with torch.no_grad():
-        nearest = model(images)[head].argmax(dim=1)
-    relevance = explain(model, images, head=head, reference=nearest, preset=preset).relevance.sum(dim=1).clamp(min=0)
-    inside = {name: torch.from_numpy(mask).flatten(1) for name, mask in masks.items() if mask.any()}
-    return {name: _share(relevance.flatten(1), mask) for name, mask in inside.items()}
-
-
-def _share(relevance: Tensor, mask: Tensor) -> dict[str, float]:
-    there = mask.any(dim=1)
-    relevance, mask = relevance[there], mask[there].to(relevance.dtype)
-    mass = float(((relevance * mask).sum(dim=1) / relevance.sum(dim=1).clamp(min=1e-12)).mean())
-    area = float(mask.mean())
-    return {"mass": round(mass, 4), "area": round(area, 4), "gain": round(mass / area, 2)}

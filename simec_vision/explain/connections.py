@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from simec_vision.explain.heatmaps import INK, WIDTH, Colours, _check_look, _grey, _grid, _save, colour_map
+from simec_vision.explain.heatmaps import INK, WIDTH, Colours, check_look, colour_map, figure_grid, grey, save_figure
 from simec_vision.items import InputError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def connection_grid(
     Raises:
         InputError: if there are not as many of one as of the other, or cells lie outside of an image.
     """
-    _check_look(path, scale, colours)
+    check_look(path, scale, colours)
     titles = titles or [""] * len(images)
     _check_pairs(images, others, strongest, titles)
     columns = min(COLUMNS, len(images))
@@ -63,11 +63,11 @@ def connection_grid(
         _connect(axis, each, (image.shape, other.shape), start, largest or _largest(each), colours)
         axis.set_title(title, fontsize=9, color=INK, pad=3)
     _legend(figure, colours)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _panels(rows: int, columns: int, shape: tuple[int, int]) -> tuple["Figure", NDArray[Any]]:
-    figure, axes = _grid(rows, columns, (1, 1))
+    figure, axes = figure_grid(rows, columns, (1, 1))
     width = WIDTH / COLUMNS
     figure.set_size_inches(columns * width, rows * (width * shape[0] / shape[1] + 0.3) + 0.4)
     figure.get_layout_engine().set(w_pad=APART, h_pad=0.06)  # type: ignore[union-attr,call-arg]
@@ -84,7 +84,7 @@ def _side_by_side(image: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray
     canvas = np.ones((*_panel(image, other), 1))
     for left, each in ((0, image), (canvas.shape[1] - other.shape[1], other)):
         height, width = each.shape[:2]
-        canvas[:height, left : left + width] = 1 - 0.6 * (1 - _grey(each))
+        canvas[:height, left : left + width] = 1 - 0.6 * (1 - grey(each))
     return np.repeat(canvas, 3, axis=2)
 
 

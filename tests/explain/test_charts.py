@@ -2,7 +2,7 @@ import numpy as np
 from PIL import Image
 
 from simec_vision.explain.charts import Panel, Strip, bar_panels, trap_chart
-from simec_vision.explain.heatmaps import method_grid
+from simec_vision.explain.grids import method_grid
 
 GENERATOR = np.random.default_rng(0)
 PICTURES = GENERATOR.integers(0, 255, (3, 12, 12, 3), dtype=np.uint8)

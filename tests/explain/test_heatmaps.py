@@ -7,15 +7,8 @@ from PIL import Image
 
 from simec_vision.explain.bilrp import Strongest
 from simec_vision.explain.connections import connection_grid
-from simec_vision.explain.heatmaps import (
-    DPI,
-    colour_map,
-    draw_heatmap,
-    overlay,
-    pair_grid,
-    reference_grid,
-    save_sheet,
-)
+from simec_vision.explain.grids import pair_grid, rather_grid, reference_grid
+from simec_vision.explain.heatmaps import DPI, colour_map, draw_heatmap, overlay
 from simec_vision.items import InputError
 
 GENERATOR = np.random.default_rng(0)
@@ -100,10 +93,10 @@ def test_balanced_colours_are_white_at_zero_and_equally_light():
 
 def drawn_reds(monkeypatch, scale, tmp_path):
     """Largest relevance that counts as 1 in each cell."""
-    from simec_vision.explain import heatmaps
+    from simec_vision.explain import grids
 
     seen = []
-    monkeypatch.setattr(heatmaps, "overlay", lambda image, maps, largest, colours: seen.append(largest) or image)
+    monkeypatch.setattr(grids, "overlay", lambda image, maps, largest, colours: seen.append(largest) or image)
     maps = np.zeros((2, 2, 3, 12, 16))
     maps[:, :, 1, 3, 4] = [[1, -2], [3, 0]]
     reference_grid(IMAGES[:2], IMAGES[:2], maps, np.eye(2), None, tmp_path / "a.png", scale=scale)
@@ -155,20 +148,34 @@ def test_titles_say_true_and_predicted_and_unknown(tmp_path, monkeypatch):
 
 
 def test_pair_grid_frames_the_diagonal(tmp_path, monkeypatch):
-    from simec_vision.explain import heatmaps
+    from simec_vision.explain import grids
 
     framed = []
-    monkeypatch.setattr(heatmaps, "_frame", lambda axis: framed.append(axis.get_subplotspec().num1))
+    monkeypatch.setattr(grids, "_frame", lambda axis: framed.append(axis.get_subplotspec().num1))
     pair_grid(IMAGES[:3], relevance(3, 3), np.eye(3), tmp_path / "pairs.png", labels=list("abc"))
     assert framed == [5, 10, 15]  # of 4 × 4 cells, read row by row
     assert pixels(tmp_path / "pairs.png").std() > 20
 
 
-def test_single_heatmap_of_a_grey_image_and_a_sheet(tmp_path):
+def test_single_heatmap_of_a_grey_image(tmp_path):
     draw_heatmap(IMAGES[0, :, :, :1], relevance()[:1], tmp_path / "one.png", "heel")
-    save_sheet(list(IMAGES[:3]), 2, tmp_path / "sheet.png")
-    for name in ("one.png", "sheet.png"):
-        assert pixels(tmp_path / name).std() > 20
+    assert pixels(tmp_path / "one.png").std() > 20
+
+
+def test_rather_grid_shows_both_references_and_both_similarities(tmp_path, monkeypatch):
+    from matplotlib.axes import Axes
+
+    titles, shown = [], []
+    monkeypatch.setattr(Axes, "set_title", lambda self, text, **_: titles.append(text))
+    imshow = Axes.imshow
+    monkeypatch.setattr(Axes, "imshow", lambda self, image, **options: shown.append(image) or imshow(self, image))
+    arguments = (relevance(1, 2), [[0.8, 0.1]], [[0.3, -0.2]], tmp_path / "rather.png", "heel")
+    rather_grid(IMAGES[:2], IMAGES[2:3], IMAGES[3:], *arguments)
+    assert titles[-2:] == ["0.80 − 0.30", "0.10 + 0.20"]
+    for place, image in enumerate(IMAGES):  # images across, then A and B
+        np.testing.assert_array_equal(shown[place], image)
+    with pytest.raises(InputError, match=r"others of shape .* = \(1, 2\), got \(2, 1\)"):
+        rather_grid(IMAGES[:2], IMAGES[2:3], IMAGES[3:], relevance(1, 2), [[1, 0]], [[1], [0]], tmp_path / "a.png")
 
 
 def test_relevance_that_is_zero_everywhere_is_drawn(tmp_path):
