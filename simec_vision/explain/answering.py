@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -41,14 +41,20 @@ class Explanation:
         relevance: Shape ``(batch, channel, height, width)``, in units of the score; positive where a pixel makes the
             images more similar, negative where less.
         score: What is explained, shape ``(batch,)``.
-        delta: (relevance sum − score) / score, shape ``(batch,)``: what biases and ε took. 0 = nothing is lost, −0.3 =
-            30 % of the score are not in the relevance, 0.3 = the relevance has 30 % more; not finite where the score
-            is 0.
+        delta: (relevance sum + baseline − score) / score, shape ``(batch,)``: what biases and ε took. 0 = nothing is
+            lost, −0.3 = 30 % of the score are not in the relevance, 0.3 = the relevance has 30 % more; not finite
+            where the score is 0.
+        baseline: Score of the baseline that relevance is measured from (:mod:`simec_vision.explain.baseline`), shape
+            ``(batch,)``; 0 for presets without one.
     """
 
     relevance: Tensor
     score: Tensor
     delta: Tensor
+    baseline: Tensor
+
+
+PARTS = tuple(field.name for field in fields(Explanation))
 
 
 @dataclass(frozen=True)
@@ -105,9 +111,7 @@ def answer(
     rules = with_bounds(preset, model, question.images)
     starts = range(0, len(question.images), chunk)
     parts = [_answer_rows(model, twin, question, slice(start, start + chunk), rules, limit) for start in starts]
-    return Explanation(
-        *(torch.cat([getattr(part, name) for part in parts]) for name in ("relevance", "score", "delta"))
-    )
+    return Explanation(*(torch.cat([getattr(part, name) for part in parts]) for name in PARTS))
 
 
 def _answer_rows(
@@ -117,16 +121,16 @@ def _answer_rows(
 
     readout = Readout(like_weights(question.readout(rows, twin), twin))
     images = like_weights(question.images[rows], twin)
-    relevance, lost = propagate_score(twin, images, readout, preset, watched=limit < torch.inf)
-    check_close(readout.scores, question.told(rows), readout.scale, tolerance(model))
-    if not relevance.isfinite().all():
+    told = propagate_score(twin, images, readout, preset, watched=limit < torch.inf)
+    check_close(told.score, question.told(rows), told.scale, tolerance(model))
+    if not told.relevance.isfinite().all():
         raise CannotExplain(
             "Cannot explain the network by this preset: relevance became NaN or infinite, as ε- and γ-rules that "
             'ignore biases do in deep networks. Keep the biases, share them (bias="share"), or use another preset'
         )
-    delta = (relevance.sum(dim=(1, 2, 3)) - readout.scores) / readout.scores
-    _warn(delta, lost, limit)
-    return Explanation(relevance, readout.scores, delta)
+    delta = (told.relevance.sum(dim=(1, 2, 3)) + told.baseline - told.score) / told.score
+    _warn(delta, told.lost, limit)
+    return Explanation(told.relevance, told.score, delta, told.baseline)
 
 
 def twin_of(encoder: nn.Module, images: Tensor) -> fx.GraphModule:

@@ -49,24 +49,27 @@ class Connections:
         mine: Factors of each pair's image, shape ``(pair, direction, row, column)``.
         others: Factors of its other image; rows and columns may be others.
         score: What is explained, shape ``(pair,)``.
-        kept: Score of the projected embeddings / score, shape ``(pair,)``; 1 without projection.
+        baseline: What of the score does not come from how both images differ from their baselines, shape ``(pair,)``;
+            0 for presets without a baseline.
+        kept: What the projected embeddings give of the rest, as a share of it, shape ``(pair,)``; 1 without projection.
         pool: Height and width of a cell in pixels.
     """
 
     mine: Tensor
     others: Tensor
     score: Tensor
+    baseline: Tensor
     kept: Tensor
     pool: int
 
     def total(self) -> Tensor:
-        """Sum the relevance of all pairs of cells: ``(pair,)``, the score but for what was lost."""
+        """Sum the relevance of all pairs of cells: ``(pair,)``, the score but for the baseline and what was lost."""
         return (self.mine.sum(dim=(2, 3)) * self.others.sum(dim=(2, 3))).sum(dim=1)
 
     @property
     def delta(self) -> Tensor:
-        """(total − score) / score, shape ``(pair,)``: what biases, ε and projection took from both images."""
-        return (self.total() - self.score) / self.score
+        """(total + baseline − score) / score, shape ``(pair,)``: what biases, ε and projection took."""
+        return (self.total() + self.baseline - self.score) / self.score
 
     def marginals(self) -> tuple[Tensor, Tensor]:
         """Sum over the cells of the other image, then over those of the image: ``(pair, row, column)`` each.
@@ -166,13 +169,17 @@ def connect(mine: Factors, others: Factors, cosine: bool = False) -> Connections
         InputError: if there are more of one than of the other, or their directions or cells differ.
     """
     _check_fit(mine, others)
-    score = (mine.embedding * others.embedding).sum(dim=1)
+    score, explained = (
+        (one * other).sum(dim=1)
+        for one, other in ((mine.embedding, others.embedding), (mine.changed(), others.changed()))
+    )
     projected = (mine.projected() * others.projected()).sum(dim=1)
     lengths = [part.embedding.norm(dim=1) if cosine else torch.ones_like(score) for part in (mine, others)]
     first, second = (
         part.maps / length[:, None, None, None] for part, length in zip((mine, others), lengths, strict=True)
     )
-    return Connections(first, second, score / (lengths[0] * lengths[1]), projected / score, mine.pool)
+    scale = lengths[0] * lengths[1]
+    return Connections(first, second, score / scale, (score - explained) / scale, projected / explained, mine.pool)
 
 
 def _check_fit(mine: Factors, others: Factors) -> None:

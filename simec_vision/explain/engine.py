@@ -1,7 +1,8 @@
 """Captum's LRP on a twin: rules are attached for one call, and nothing of it stays behind."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,10 +10,30 @@ from captum.attr import LRP
 from captum.attr._utils.lrp_rules import PropagationRule
 from torch import Tensor, fx, nn
 
+from simec_vision.explain.baseline import FromBaseline, with_baseline
 from simec_vision.explain.presets import Preset, rules_for
 from simec_vision.explain.propagation import Rule
 from simec_vision.explain.readout import Readout
 from simec_vision.explain.twin import Placed, layers_of
+
+
+@dataclass(frozen=True)
+class Propagated:
+    """What has become of scores.
+
+    Args:
+        relevance: Shape ``(batch, channel, height, width)``.
+        score: The scores, shape ``(batch,)``.
+        scale: Σ_d ∣embedding_id · weight_id∣, to which their rounding is relative, shape ``(batch,)``.
+        baseline: Scores of the baselines that relevance was measured from, shape ``(batch,)``; 0 without.
+        lost: Place of every layer → what it lost, shape ``(batch,)``, if somebody wants to know.
+    """
+
+    relevance: Tensor
+    score: Tensor
+    scale: Tensor
+    baseline: Tensor
+    lost: Mapping[str, Tensor]
 
 
 def propagate(twin: fx.GraphModule, images: Tensor, start: Tensor, preset: str | Preset) -> Tensor:
@@ -22,23 +43,23 @@ def propagate(twin: fx.GraphModule, images: Tensor, start: Tensor, preset: str |
         twin: What :func:`~simec_vision.explain.canonize` made.
         images: Normalised images, shape ``(batch, channel, height, width)``; one image, ``(1, …)``, for all rows of
             ``start`` is the fast way to ask many questions about it: it goes forward once.
-        start: Relevance of every entry of the embedding, shape ``(batch, embedding)``.
+        start: Relevance of every entry of the embedding, shape ``(batch, embedding)``; for a preset that is measured
+            from a baseline, of its difference from the baseline's.
         preset: Which rule for which layer.
 
     Returns:
         Relevance, shape ``(batch, channel, height, width)``.
     """
     layers = layers_of(twin)
-    rules = rules_for(layers, preset)
-    once = len(images) == 1 or images.stride(0) == 0
+    rules, _ = with_baseline(twin, layers, rules_for(layers, preset), images[:1] if _is_one(images) else images)
     ours = all(isinstance(rule, Rule) for rule in rules)  # Captum's cannot take several relevances of one value
-    images = images[:1] if once and ours else images.expand(len(start), *images.shape[1:])
+    images = images[:1] if ours and _is_one(images) else images.expand(len(start), *images.shape[1:])
     return _relevance(twin, layers, rules, images, lambda embedding: start.to(embedding))
 
 
 def propagate_score(
     twin: fx.GraphModule, images: Tensor, readout: Readout, preset: str | Preset, watched: bool = False
-) -> tuple[Tensor, dict[str, Tensor]]:
+) -> Propagated:
     """Distribute the scores of images, one linear readout of the embedding each, over their pixels.
 
     Args:
@@ -49,16 +70,31 @@ def propagate_score(
         watched: Also say what got lost.
 
     Returns:
-        Relevance, shape ``(batch, channel, height, width)``; and by place what every layer lost, shape ``(batch,)``.
+        What has become of the scores.
     """
     layers = [*layers_of(twin), Placed("score", readout)]
-    rules = rules_for(layers, preset)
+    rules, embedding = with_baseline(twin, layers, rules_for(layers, preset), images)
+    measured = embedding is not None and isinstance(rules[-1], FromBaseline)
+    base = readout.read(embedding) if measured else images.new_zeros(len(images))
     for rule in rules:
         if isinstance(rule, Rule):
             rule.watched = watched
-    relevance = _relevance(nn.Sequential(twin, readout), layers, rules, images, lambda score: score)
+    seen: list[Tensor] = []
+
+    def start(score: Tensor) -> Tensor:
+        seen.extend((score.squeeze(1), readout.scale))  # on the way back, rules let layers run on other inputs
+        return score - base[:, None]
+
+    relevance = _relevance(nn.Sequential(twin, readout), layers, rules, images, start)
     lost = {each.place: getattr(rule, "lost", None) for each, rule in zip(layers, rules, strict=True)}
-    return relevance, {place: values for place, values in lost.items() if values is not None}
+    score, scale = seen
+    known = {place: values for place, values in lost.items() if values is not None}
+    return Propagated(relevance, score, scale, base, known)
+
+
+def _is_one(images: Tensor) -> bool:
+    """Tell whether a batch is one image, perhaps expanded."""
+    return len(images) == 1 or images.stride(0) == 0
 
 
 def _relevance(

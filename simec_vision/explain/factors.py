@@ -3,7 +3,7 @@
 For a given image, relevance propagation is linear in what it starts with: one forward pass serves all dimensions.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -38,12 +38,14 @@ class Factors:
         maps: Shape ``(image, direction, row, column)``: the image's score along a direction, embedding · direction,
             distributed over its cells.
         embedding: Shape ``(image, embedding)``.
+        baseline: Embedding of the baseline that relevance is measured from, same shape; 0 for presets without one.
         directions: Orthonormal columns, shape ``(embedding, direction)``: the identity, unless projected.
         pool: Height and width of a cell in pixels; cells at the lower and right border may be smaller.
     """
 
     maps: Tensor
     embedding: Tensor
+    baseline: Tensor
     directions: Tensor
     pool: int
 
@@ -53,11 +55,15 @@ class Factors:
     def __getitem__(self, index: "int | slice | list[int] | Tensor") -> "Factors":
         """Pick images, some of them repeatedly; one number gives one image."""
         index = [index] if isinstance(index, int) else index
-        return Factors(self.maps[index], self.embedding[index], self.directions, self.pool)
+        return Factors(self.maps[index], self.embedding[index], self.baseline[index], self.directions, self.pool)
 
     def projected(self) -> Tensor:
-        """Project the embeddings on the directions: ``(image, direction)``."""
-        return self.embedding @ self.directions
+        """Project what differs from the baseline on the directions: ``(image, direction)``."""
+        return self.changed() @ self.directions
+
+    def changed(self) -> Tensor:
+        """Subtract the baseline's embedding from that of the images: ``(image, embedding)``."""
+        return self.embedding - self.baseline
 
 
 def factors(
@@ -71,7 +77,8 @@ def factors(
     """Compute what BiLRP needs of images: for every direction the relevance of their cells.
 
     The relevance at the embedding is embedding ⊙ direction, undamped; without directions, one dimension each. From
-    there it follows the preset and is summed over channels and cells. The arguments are those of BiLRP,
+    there it follows the preset and is summed over channels and cells. A preset that is measured from a baseline starts
+    with what differs from the baseline's embedding. The arguments are those of BiLRP,
     :func:`~simec_vision.explain.bilrp`.
     """
     with in_evaluation(model):
@@ -80,11 +87,12 @@ def factors(
         _check_sizes(pool, chunk, images)
         embedding = torch.cat([_embedded(model, twin, image) for image in images.split(1)])
         along = _directions(directions, embedding)
-        maps = [
-            _image_factors(twin, like_weights(image, twin), each[:, None] * along, rules, pool, chunk)
+        parts = [
+            _image_factors(twin, like_weights(image, twin), each, along, rules, pool, chunk)
             for image, each in zip(images.split(1), embedding, strict=True)
         ]
-        return Factors(torch.stack(maps), embedding, along, pool)
+        maps, baseline = (torch.stack(each) for each in zip(*parts, strict=True))
+        return Factors(maps, embedding, baseline, along, pool)
 
 
 def leading_directions(rows: Tensor, count: int) -> Tensor:
@@ -148,11 +156,19 @@ def _directions(directions: Tensor | None, embedding: Tensor) -> Tensor:
 
 
 def _image_factors(
-    twin: fx.GraphModule, image: Tensor, start: Tensor, preset: "str | Preset", pool: int, chunk: int | None
-) -> Tensor:
-    """Propagate each column of ``start`` ``(embedding, direction)``: cells ``(direction, row, column)``."""
-    starts = start.T.split(chunk or _directions_at_once(twin, image))
-    return torch.cat([_cells(relevance, pool) for relevance in _propagated(twin, image, starts, preset)])
+    twin: fx.GraphModule, image: Tensor, embedding: Tensor, along: Tensor, preset: "Preset", pool: int,
+    chunk: int | None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Give the cells of every direction ``(direction, row, column)``, and the embedding of the baseline."""
+    from simec_vision.explain.baseline import with_baseline  # Captum takes long to import
+
+    layers = layers_of(twin)
+    rules, base = with_baseline(twin, layers, _formulas(layers, preset), image)
+    baseline = torch.zeros_like(embedding) if base is None else base[0]
+    start = (embedding - baseline) * along.T
+    starts = start.split(chunk or _directions_at_once(twin, image))
+    maps = [_cells(relevance, pool) for relevance in _propagated(twin, image, starts, layers, rules)]
+    return torch.cat(maps), baseline
 
 
 def _cells(relevance: Tensor, pool: int) -> Tensor:
@@ -172,7 +188,7 @@ def _directions_at_once(twin: nn.Module, image: Tensor) -> int:
 
 
 def _propagated(
-    twin: fx.GraphModule, image: Tensor, starts: Iterable[Tensor], preset: "str | Preset"
+    twin: fx.GraphModule, image: Tensor, starts: Iterable[Tensor], layers: list[Placed], rules: "Sequence[Rule]"
 ) -> Iterator[Tensor]:
     """Propagate many relevances of one embedding back to the pixels of its image, through one forward pass.
 
@@ -182,22 +198,22 @@ def _propagated(
         twin: What :func:`~simec_vision.explain.canonize` made.
         image: Shape ``(1, channel, height, width)``.
         starts: Relevances at the embedding, some at a time, each of shape ``(direction, embedding)``.
-        preset: Which rule for which layer.
+        layers: The twin's layers.
+        rules: One for each.
 
     Yields:
         For each of ``starts`` the relevance of the pixels, shape ``(direction, channel, height, width)``.
     """
     leaf = image.detach().clone().requires_grad_()
     with torch.enable_grad(), ExitStack() as hooks:
-        layers = layers_of(twin)
-        for each, rule in zip(layers, _formulas(layers, preset), strict=True):
+        for each, rule in zip(layers, rules, strict=True):
             hooks.callback(each.layer.register_forward_hook(rule.forward_hook).remove)
         embedding = twin(leaf)
     for start in starts:
         yield torch.autograd.grad(embedding, leaf, start[:, None], retain_graph=True, is_grads_batched=True)[0][:, 0]
 
 
-def _formulas(layers: list[Placed], preset: "str | Preset") -> "list[Rule]":
+def _formulas(layers: list[Placed], preset: "Preset") -> "list[Rule]":
     """Choose a rule for every layer; Captum's own rules keep what they see, so they cannot serve many relevances."""
     from simec_vision.explain.presets import rules_for  # Captum takes long to import
     from simec_vision.explain.propagation import Rule

@@ -12,6 +12,16 @@ def like_weights(values: Tensor, network: nn.Module) -> Tensor:
     return values.detach().clone().to(weight.device, weight.dtype)
 
 
+def background_colour(images: Tensor) -> Tensor:
+    """Give the median colour of every image's outermost pixels: what is there where no object is.
+
+    The median, as objects may touch the edge. Shape ``(batch, channel, 1, 1)``.
+    """
+    rows, columns = images[:, :, [0, -1]], images[:, :, 1:-1, [0, -1]]
+    edge = torch.cat([rows.flatten(2), columns.flatten(2)], dim=2)
+    return edge.median(dim=2).values[:, :, None, None]
+
+
 def check_images(network: nn.Module, images: Tensor, argument: str = "images") -> None:
     """Check that images are finite and that a network in evaluation takes them; runs it on the first.
 

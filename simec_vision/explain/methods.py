@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from simec_vision.explain.evaluating import evaluating
+from simec_vision.explain.images import background_colour
 from simec_vision.explain.refusal import CannotExplain
 from simec_vision.explain.relevance import explain
 from simec_vision.heads import SimilarityHead
@@ -72,13 +73,6 @@ def pair_model(model: SimilarityModel, others: Tensor) -> SimilarityModel:
         weight = model.embed(others.to(own.device, own.dtype))
     head = SimilarityHead(weight.shape[1], len(others), weight)
     return SimilarityModel(model.encoder, {"pair": head})
-
-
-def background_colour(images: Tensor) -> Tensor:
-    """Give the mean colour of the outermost pixels ``(batch, channel, 1, 1)``: what an absent object looks like."""
-    inner = images[:, :, 1:-1, 1:-1]
-    edge = images.sum(dim=(2, 3)) - inner.sum(dim=(2, 3))
-    return (edge / (images[0, 0].numel() - inner[0, 0].numel()))[:, :, None, None]
 
 
 def _preset(name: str) -> Method:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from captum.attr._utils.lrp_rules import PropagationRule
 from torch import Tensor, nn
 
+from simec_vision.explain.baseline import FromBaseline
 from simec_vision.explain.layers import AVERAGING, MOVING, WEIGHTED, Add, Gate, Normalisation, ScaleShift
 from simec_vision.explain.refusal import CannotExplain
 from simec_vision.explain.rules import (
@@ -23,6 +24,7 @@ from simec_vision.explain.twin import Placed
 from simec_vision.explain.winners import WinnersTakeAll
 from simec_vision.items import InputError, nearest
 
+POOLS = (nn.MaxPool2d, nn.AdaptiveMaxPool2d)
 INPUT_LAYER = "input layer"
 """The place of layers that see the pixels, moved or scaled at most; there is none if the network begins otherwise."""
 
@@ -39,6 +41,10 @@ PRESETS: dict[str, Preset] = {
         (INPUT_LAYER, Flat()), (nn.Linear, Epsilon(1e-6, "share")), (nn.Conv2d, AlphaBeta(1, 0, "ignore"))],
     "epsilon_gamma_box": [
         (INPUT_LAYER, ZBox()), (nn.Linear, Epsilon(1e-6, "share")), (nn.Conv2d, Gamma(0.25, "share"))],
+    "epsilon_gamma_baseline": [
+        (nn.Linear, FromBaseline(Epsilon(1e-6, "share"))), (nn.Conv2d, FromBaseline(Gamma(0.25, "ignore"))),
+        (POOLS, FromBaseline(WinnersTakeAll())),
+        ((*AVERAGING, Add, ScaleShift, Normalisation), FromBaseline(Epsilon(0.0, "ignore")))],
     "gradient_input": [(nn.Module, GradientTimesInput())],
 }  # fmt: skip
 """The presets by name.
@@ -52,10 +58,12 @@ PRESETS: dict[str, Preset] = {
 ``epsilon_plus_flat``: flat, ε = 1e-6 and z⁺ (after Kohlbrenner et al. 2020), biases take nothing: conserves relevance.
 ``epsilon_gamma_box``: zᴮ for the input layer, γ = 0.25 for convolutions, ε = 1e-6 for linear layers (after Montavon et
     al. 2019, section 10.3, in which γ decreases with depth), biases take nothing.
+``epsilon_gamma_baseline``: γ = 0.25 and ε = 1e-6 for what differs from a blank image
+    (:mod:`simec_vision.explain.baseline`): relevance adds up to score − score of the blank, and a background has none.
 ``gradient_input``: gradient × input (Shrikumar et al. 2017), no LRP; for comparison.
 """
 
-CONSERVING = ("epsilon_plus_flat", "epsilon_gamma_box")
+CONSERVING = ("epsilon_plus_flat", "epsilon_gamma_box", "epsilon_gamma_baseline")
 """Presets in which hardly anything may get lost."""
 
 ACTIVATIONS = (
@@ -68,7 +76,7 @@ ALWAYS: Preset = [(MOVING, Moves())]
 
 OTHERWISE: Preset = [
     (ACTIVATIONS, PassThrough()),
-    ((nn.MaxPool2d, nn.AdaptiveMaxPool2d), WinnersTakeAll()),
+    (POOLS, WinnersTakeAll()),
     ((*AVERAGING, Add), Epsilon(0.0, "ignore")),
     (Gate, SignalTakesAll()),
     ((ScaleShift, Normalisation), Epsilon(0.0, "ignore")),
@@ -119,6 +127,19 @@ def _bounded(rule: PropagationRule, low: Tensor, high: Tensor) -> PropagationRul
     if not isinstance(rule, ZBox):
         return rule
     return ZBox(low if rule.low is None else rule.low, high if rule.high is None else rule.high, rule.bias)
+
+
+def measured_from(baseline: Tensor, preset: str | Preset = "epsilon_gamma_baseline") -> Preset:
+    """Give a preset's rows, in which rules that are measured from a baseline have this one.
+
+    Args:
+        baseline: Normalised, an image ``(channel, height, width)`` or a colour ``(channel, 1, 1)``.
+        preset: A preset with such rules.
+    """
+    return [
+        (where, FromBaseline(rule.rule, baseline) if isinstance(rule, FromBaseline) else rule)
+        for where, rule in rows_of(preset)
+    ]
 
 
 def _check_places(rows: Preset, layers: Sequence[Placed]) -> None:

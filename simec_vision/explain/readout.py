@@ -16,19 +16,21 @@ class Readout(nn.Linear):
     def __init__(self, weight: Tensor) -> None:
         super().__init__(weight.shape[-1], 1, bias=False, device="meta")
         self.weight = nn.Parameter(weight, requires_grad=False)
-        self.scores = self.scale = torch.zeros(len(weight))
+        self.scale = torch.zeros(len(weight))
+
+    def read(self, embedding: Tensor) -> Tensor:
+        """Give the scores ``(batch,)`` of embeddings ``(batch or 1, embedding)``, and keep nothing of them."""
+        return (embedding * self.weight.detach()).sum(dim=1)
 
     def forward(self, input: Tensor) -> Tensor:
         """Map embeddings ``(batch, embedding)`` to scores ``(batch, 1)``.
 
-        Afterwards ``scores`` holds them, and ``scale`` holds Σ_d ∣embedding_id · weight_id∣, to which rounding is
-        relative; both of shape ``(batch,)``.
+        Afterwards ``scale`` holds Σ_d ∣embedding_id · weight_id∣, to which rounding is relative, shape ``(batch,)``.
         """
         check_embedding(input, self.weight)
         parts = input * self.weight
-        scores = parts.sum(dim=1, keepdim=True)
-        self.scores, self.scale = scores.detach().squeeze(1), parts.detach().abs().sum(dim=1)
-        return scores
+        self.scale = parts.detach().abs().sum(dim=1)
+        return parts.sum(dim=1, keepdim=True)
 
 
 def check_embedding(embedding: Tensor, readouts: Tensor) -> None:

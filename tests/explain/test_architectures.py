@@ -53,9 +53,8 @@ def without_biases(network, images):
 
 def relevance_of(twin, images, preset):
     """Explain ∥embedding∥², a score to which every entry of the embedding contributes."""
-    readout = Readout(twin(images))
-    relevance, _ = propagate_score(twin, images, readout, preset)
-    return relevance, readout.scores
+    told = propagate_score(twin, images, Readout(twin(images)), preset)
+    return told.relevance, told.score
 
 
 def largest_delta(twin, images, preset):

@@ -6,7 +6,8 @@ from torch import nn
 from simec_vision import SimilarityHead, SimilarityModel
 from simec_vision.encoders import PlainCNN
 from simec_vision.explain import CannotExplain, explain, explain_pair
-from simec_vision.explain.methods import background_colour, methods, pair_model
+from simec_vision.explain.images import background_colour
+from simec_vision.explain.methods import methods, pair_model
 from simec_vision.explain.presets import PRESETS
 from simec_vision.explain.randomisation import randomisation_curve, randomised_models
 from simec_vision.items import InputError
@@ -121,10 +122,11 @@ def test_occlusion_is_what_the_score_loses():
 
 
 def test_background_colour_is_that_of_the_outermost_pixels():
-    images = torch.zeros(1, 2, 4, 5)
+    images = torch.zeros(2, 2, 4, 5)
     images[0, 1, 1:-1, 1:-1] = 7.0
-    images[0, 0, 0, :] = 14.0  # 5 of 14 pixels
-    torch.testing.assert_close(background_colour(images), torch.tensor([5.0, 0.0]).reshape(1, 2, 1, 1))
+    images[0, 0, 0, :] = 14.0  # 5 of 14 pixels: an object that touches the edge
+    images[1, 0, 0, :], images[1, 0, :, 0] = 3.0, 3.0  # 8 of 14
+    torch.testing.assert_close(background_colour(images)[:, :, 0, 0], torch.tensor([[0.0, 0.0], [3.0, 0.0]]))
 
 
 def test_captums_lrp_runs_where_the_network_has_only_what_it_knows():

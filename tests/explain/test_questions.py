@@ -18,7 +18,7 @@ from simec_vision.explain import (
     explain_pair,
 )
 from simec_vision.explain.answering import pixel_bounds
-from simec_vision.explain.presets import INPUT_LAYER, PRESETS
+from simec_vision.explain.presets import CONSERVING, INPUT_LAYER, PRESETS
 from simec_vision.explain.rules import AlphaBeta, Epsilon, Flat, ZBox
 from simec_vision.finetuning import Classifier
 from simec_vision.items import InputError
@@ -100,7 +100,7 @@ def test_every_preset_explains_a_residual_net_and_chunks_do_not_matter(preset):
     assert told[0].relevance.abs().sum() > 0
 
 
-@pytest.mark.parametrize("preset", ["epsilon_plus_flat", "epsilon_gamma_box"])
+@pytest.mark.parametrize("preset", CONSERVING)
 def test_presets_that_conserve_conserve_in_spite_of_biases(preset):
     model = similarity_model(nn.Sequential(ResidualNet(6, width=2, channels=2), nn.SiLU(), nn.Linear(6, 5)))
     with warnings.catch_warnings():

@@ -1,0 +1,104 @@
+"""Relevance measured from a baseline: the difference of scores, nothing where an image is like its baseline."""
+
+import copy
+import warnings
+
+import pytest
+import torch
+from captum.attr import DeepLift
+from torch import nn
+
+from simec_vision.encoders import ResidualNet
+from simec_vision.explain import bilrp, explain, explain_pair
+from simec_vision.explain.baseline import FromBaseline, baseline_images
+from simec_vision.explain.presets import measured_from
+from simec_vision.explain.rules import Epsilon, ZBox
+from simec_vision.explain.winners import WinnersTakeAll
+from simec_vision.items import InputError
+from tests.explain.test_relevance import chain, pictures, similarity_model
+
+PRESET = "epsilon_gamma_baseline"
+
+
+def framed(count=3):
+    """Pictures in a frame of one colour each, which is their background."""
+    images = pictures(count)
+    colours = torch.linspace(-1, 1, 2 * count, dtype=images.dtype).reshape(count, 2, 1, 1)
+    frame = torch.ones(8, 8, dtype=torch.bool)
+    frame[2:6, 2:6] = False
+    return torch.where(frame, colours, images), colours.expand_as(images)
+
+
+@pytest.mark.parametrize("encoder", [chain, lambda: ResidualNet(5, width=2, channels=2)])
+def test_relevance_is_what_the_score_gains_over_the_blank(encoder):
+    model, (images, blank) = similarity_model(encoder()).eval(), framed()
+    told = explain(model, images, "heel", 1, PRESET, largest_delta=torch.inf)
+    with torch.no_grad():
+        expected = model(images)["heel"][:, 1], model(blank)["heel"][:, 1]
+    torch.testing.assert_close((told.score, told.baseline), expected)
+    torch.testing.assert_close(told.relevance.sum(dim=(1, 2, 3)), expected[0] - expected[1], rtol=1e-4, atol=1e-5)
+    assert told.delta.abs().max() < 1e-3
+
+
+def test_pixels_like_the_blank_get_nothing():
+    images, blank = framed()
+    relevance = explain(similarity_model(), images, "heel", 1, PRESET, largest_delta=torch.inf).relevance
+    assert not relevance[images == blank].any()
+    assert relevance[:, :, 2:6, 2:6].abs().min() > 0
+
+
+@pytest.mark.parametrize("colour", [None, torch.tensor([0.3, -0.2]).double().reshape(2, 1, 1)])
+def test_epsilon_rule_is_deeplifts_rescale_rule(colour):
+    encoder = nn.Sequential(
+        *(nn.Conv2d(2, 3, 3, padding=1), nn.ReLU(), nn.AvgPool2d(2), nn.Conv2d(3, 4, 2), nn.ReLU()),
+        *(nn.Flatten(), nn.Linear(36, 6), nn.ReLU(), nn.Linear(6, 5)),
+    )
+    model, (images, blank) = similarity_model(encoder), framed()
+    rows = [((nn.Conv2d, nn.Linear, nn.AvgPool2d), FromBaseline(Epsilon(0.0, "ignore"), colour))]
+    baselines = blank if colour is None else colour.expand_as(images)
+    with warnings.catch_warnings(action="ignore"):  # DeepLift tells of its hooks
+        expected = DeepLift(copy.deepcopy(model.branch("heel"))).attribute(images, baselines, target=1)
+    torch.testing.assert_close(explain(model, images, "heel", 1, rows).relevance, expected.detach())
+
+
+def test_pooled_values_go_to_the_winner_of_what_is_larger():
+    rule = FromBaseline(WinnersTakeAll()).noting((torch.tensor([[[[0.0, 3.0], [0.0, 0.0]]]]),))
+    pool, relevance = nn.MaxPool2d(2), torch.ones(1, 1, 1, 1)
+    grown = rule.propagate(pool, torch.tensor([[[[5.0, 0.0], [0.0, 0.0]]]]), relevance)
+    shrunk = rule.propagate(pool, torch.tensor([[[[1.0, 0.0], [0.0, 0.0]]]]), relevance)
+    assert grown.flatten().tolist() == [1, 0, 0, 0]
+    assert shrunk.flatten().tolist() == [0, 1, 0, 0]
+
+
+def test_cells_sum_to_what_both_images_gain_together():
+    model, (images, blank) = similarity_model(), framed(4)
+    told = bilrp(model, images[:2], images[2:], PRESET, pool=3)
+    with torch.no_grad():
+        first, second = (model.embed(images[part]) - model.embed(blank[part]) for part in (slice(2), slice(2, 4)))
+    expected = (first * second).sum(dim=1)
+    torch.testing.assert_close(told.total(), expected, rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(told.score - told.baseline, expected)
+    assert told.delta.abs().max() < 1e-3
+
+
+def test_given_baseline_takes_the_place_of_the_background():
+    model, (images, _) = similarity_model(), framed()
+    for baseline in (images[0], images[0].mean(dim=(1, 2), keepdim=True)):
+        told = explain_pair(model, images, images.flip(0), measured_from(baseline), largest_delta=torch.inf)
+        with torch.no_grad():
+            blank = model.embed(baseline.expand(1, *images.shape[1:]))
+            expected = (blank * model.embed(images.flip(0))).sum(dim=1)
+        torch.testing.assert_close(told.baseline, expected)
+    assert not explain(model, images[:1], "heel", 0, measured_from(images[0]), largest_delta=9e9).relevance.any()
+
+
+def test_one_baseline_serves_all_images_of_one_background():
+    images, blank = framed()
+    assert baseline_images(images, None).shape == images.shape
+    torch.testing.assert_close(baseline_images(images, None), blank)
+    assert baseline_images(images[:1].repeat(3, 1, 1, 1), None).shape == (1, 2, 8, 8)
+
+
+def test_rule_without_a_meaning_for_differences_is_refused():
+    with pytest.raises(InputError, match=r"measured from a baseline \(Epsilon, Gamma, AlphaBeta, Flat, WSquare"):
+        FromBaseline(ZBox())
