@@ -74,8 +74,9 @@ def propagate_score(
     """
     layers = [*layers_of(twin), Placed("score", readout)]
     rules, embedding = with_baseline(twin, layers, rules_for(layers, preset), images)
-    measured = embedding is not None and isinstance(rules[-1], FromBaseline)
-    base = readout.read(embedding) if measured else images.new_zeros(len(images))
+    base = images.new_zeros(len(images))
+    if embedding is not None and isinstance(rules[-1], FromBaseline):
+        base = readout.read(embedding)
     for rule in rules:
         if isinstance(rule, Rule):
             rule.watched = watched
