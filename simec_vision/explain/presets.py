@@ -42,8 +42,8 @@ PRESETS: dict[str, Preset] = {
     "epsilon_gamma_box": [
         (INPUT_LAYER, ZBox()), (nn.Linear, Epsilon(1e-6, "share")), (nn.Conv2d, Gamma(0.25, "share"))],
     "epsilon_gamma_baseline": [
-        (nn.Linear, FromBaseline(Epsilon(1e-6, "share"))), (nn.Conv2d, FromBaseline(Gamma(0.25, "ignore"))),
-        (POOLS, FromBaseline(WinnersTakeAll())),
+        (INPUT_LAYER, FromBaseline(Flat())), (nn.Linear, FromBaseline(Epsilon(1e-6, "share"))),
+        (nn.Conv2d, FromBaseline(Gamma(0.25, "ignore"))), (POOLS, FromBaseline(WinnersTakeAll())),
         ((*AVERAGING, Add, ScaleShift, Normalisation), FromBaseline(Epsilon(0.0, "ignore")))],
     "gradient_input": [(nn.Module, GradientTimesInput())],
 }  # fmt: skip
@@ -58,8 +58,9 @@ PRESETS: dict[str, Preset] = {
 ``epsilon_plus_flat``: flat, ε = 1e-6 and z⁺ (after Kohlbrenner et al. 2020), biases take nothing: conserves relevance.
 ``epsilon_gamma_box``: zᴮ for the input layer, γ = 0.25 for convolutions, ε = 1e-6 for linear layers (after Montavon et
     al. 2019, section 10.3, in which γ decreases with depth), biases take nothing.
-``epsilon_gamma_baseline``: γ = 0.25 and ε = 1e-6 for what differs from a blank image
-    (:mod:`simec_vision.explain.baseline`): relevance adds up to score − score of the blank, and a background has none.
+``epsilon_gamma_baseline``: flat, γ = 0.25 and ε = 1e-6 for what differs from a blank image
+    (:mod:`simec_vision.explain.baseline`): relevance adds up to score − score of the blank, and a background has none
+    but what flat spreads over the pixels that an output of the input layer sees.
 ``gradient_input``: gradient × input (Shrikumar et al. 2017), no LRP; for comparison.
 """
 
