@@ -3,6 +3,8 @@
 Formulas follow Horn & Müller 2018 (arXiv 1702.01824) and its code; unknown targets are NaN instead of a mask value.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -13,22 +15,70 @@ ROUNDING = 1e-4
 """How far rounding may take a similarity out of [0, 1]."""
 
 
-def _masked_mean(elementwise: Tensor, known: Tensor) -> Tensor:
-    """Average the known entries of each row, then the rows; a row without any known entry gives 0."""
-    per_row = torch.where(known, elementwise, 0.0).sum(dim=-1) / known.sum(dim=-1).clamp(min=1)
-    return per_row.mean()
+def squared(predicted: Tensor, target: Tensor) -> Tensor:
+    """Squared error, element by element."""
+    return (predicted - target) ** 2
 
 
-def _check(predicted: Tensor, target: Tensor) -> None:
+def absolute(predicted: Tensor, target: Tensor) -> Tensor:
+    """Absolute error, element by element."""
+    return (predicted - target).abs()
+
+
+def cross_entropy(predicted: Tensor, target: Tensor) -> Tensor:
+    """Binary cross-entropy of predicted log-odds, element by element: −t·log σ(p) − (1−t)·log(1−σ(p)).
+
+    Raises:
+        InputError: naming targets outside [0, 1], for tensors on the CPU only; elsewhere a look at the values would
+            make every step wait for the device, so check what comes there beforehand.
+    """
+    if target.device.type == "cpu":
+        refuse_outside_unit_interval(target)
+    return F.binary_cross_entropy_with_logits(predicted, target.to(predicted.dtype), reduction="none")
+
+
+Elementwise = Callable[[Tensor, Tensor], Tensor]
+"""A loss of two tensors of one shape, element by element."""
+
+ELEMENTWISE: dict[str, Elementwise] = {"mse": squared, "mae": absolute, "bce": cross_entropy}
+"""The losses of single entries by the names that options use."""
+
+
+def known_sums(elementwise: Elementwise, predicted: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum a loss over the known targets of each row, so that the references can come some columns at a time.
+
+    Args:
+        elementwise: One of :data:`ELEMENTWISE`.
+        predicted: Predicted similarities, shape ``(batch, reference)``.
+        target: Target similarities, same shape, NaN where unknown (M_ij = 0).
+
+    Returns:
+        Σ_j M_ij · loss_ij and Σ_j M_ij, each of shape ``(batch,)``.
+    """
     if predicted.shape != target.shape:
         raise ValueError(
             f"Expected target similarities of the predictions' shape (batch, reference) = {tuple(predicted.shape)}, "
             f"got {tuple(target.shape)}. The head and the similarity have different references"
         )
+    known = ~torch.isnan(target)
+    losses = elementwise(predicted, torch.where(known, target, 0.0))
+    return torch.where(known, losses, 0.0).sum(dim=-1), known.sum(dim=-1)
+
+
+def known_mean(sums: Tensor, counts: Tensor) -> Tensor:
+    """Average the known entries of each row, then the rows; a row without any known entry gives 0."""
+    return (sums / counts.clamp(min=1)).mean()
 
 
 def masked_mse(predicted: Tensor, target: Tensor) -> Tensor:
     """Mean squared error over the known targets: mean over rows i of Σ_j M_ij (t_ij − p_ij)² / max(Σ_j M_ij, 1).
+
+    Over a random subset of the references, the expectation is the value over all of them where every target is known.
+    Where some are not, a row's known targets in the subset are a random sample of its known ones, so that its mean is
+    right whenever the subset shows any; it shows none with probability C(r − n, k) / C(r, k), for n known ones of r
+    references and a subset of k, and then the row counts 0. So each row's expected part is its part of the full
+    loss times one minus that: exactly the full loss where fewer than k of its r targets are unknown, less for rows of
+    which little is known.
 
     Args:
         predicted: Predicted similarities, shape ``(batch, reference)``.
@@ -37,33 +87,17 @@ def masked_mse(predicted: Tensor, target: Tensor) -> Tensor:
     Returns:
         A scalar; every row counts the same however many of its entries are known.
     """
-    _check(predicted, target)
-    known = ~torch.isnan(target)
-    return _masked_mean((predicted - torch.where(known, target, 0.0)) ** 2, known)
+    return known_mean(*known_sums(squared, predicted, target))
 
 
 def masked_mae(predicted: Tensor, target: Tensor) -> Tensor:
     """Mean absolute error over the known targets, reduced as in :func:`masked_mse`."""
-    _check(predicted, target)
-    known = ~torch.isnan(target)
-    return _masked_mean((predicted - torch.where(known, target, 0.0)).abs(), known)
+    return known_mean(*known_sums(absolute, predicted, target))
 
 
 def masked_bce(predicted: Tensor, target: Tensor) -> Tensor:
-    """Binary cross-entropy over the known targets in [0, 1], reduced as in :func:`masked_mse`.
-
-    The predicted similarities are taken as log-odds: −t·log σ(p) − (1−t)·log(1−σ(p)), element by element.
-
-    Raises:
-        InputError: naming targets outside [0, 1], for tensors on the CPU only; elsewhere a look at the values would
-            make every step wait for the device, so check what comes there beforehand.
-    """
-    _check(predicted, target)
-    if target.device.type == "cpu":
-        refuse_outside_unit_interval(target)
-    known = ~torch.isnan(target)
-    target = torch.where(known, target, 0.0).to(predicted.dtype)
-    return _masked_mean(F.binary_cross_entropy_with_logits(predicted, target, reduction="none"), known)
+    """Binary cross-entropy (:func:`cross_entropy`) over the known targets, reduced as in :func:`masked_mse`."""
+    return known_mean(*known_sums(cross_entropy, predicted, target))
 
 
 def refuse_outside_unit_interval(target: Tensor) -> None:
@@ -132,15 +166,66 @@ def gram_penalty_block(weight: Tensor, gram: Tensor, num_references: int, known_
     return (sums / counts.clamp(min=1)).sum() / (counts > 0).sum().clamp(min=1)
 
 
-def orthogonality_penalty(weight: Tensor) -> Tensor:
-    """Mean squared off-diagonal entry of ``weight.T @ weight``; the mean counts the zeroed diagonal (divides by d²).
+def inverse_probabilities(seen: int, total: int) -> tuple[float, float]:
+    """Weigh what a uniformly random subset shows, so that sums over it are unbiased.
 
     Args:
-        weight: A head's weight, shape ``(reference, embedding)``.
+        seen: Size k of the subset, at least 2 where it is not all.
+        total: How many there are in all (r).
+
+    Returns:
+        One over the probability that the subset shows one given entry, r / k, and one given pair of different
+        entries, r (r − 1) / (k (k − 1)).
+    """
+    if seen == total:
+        return 1.0, 1.0
+    return total / seen, total * (total - 1) / (seen * (seen - 1))
+
+
+def gram_penalty_factored(weight: Tensor, factors: Tensor, num_references: int | None = None) -> Tensor:
+    """:func:`gram_penalty` of similarities that are inner products F Fᵀ, without the reference × reference matrix.
+
+    ‖W Wᵀ − F Fᵀ‖² = ‖Wᵀ W‖² − 2 ‖Wᵀ F‖² + ‖Fᵀ F‖², divided by r². It is a difference of large numbers: in float32
+    the value is exact to about 1e-7 of the mean squared similarity, and may fall as far below 0.
+
+    Where ``weight`` and ``factors`` are only a uniformly random subset of k references' rows, the pairs of two
+    different references are weighed by r (r − 1) / (k (k − 1)), and each one with itself by r / k; then the
+    expectation over subsets is exactly the full penalty.
+
+    Args:
+        weight: A head's weight W, shape ``(reference, embedding)``, or some of its rows.
+        factors: The references' factors F, shape ``(reference, factor)``, all known.
+        num_references: How many references there are in all (r), where not all are given.
 
     Returns:
         A scalar.
     """
+    total = num_references or len(weight)
+    single, pair = inverse_probabilities(len(weight), total)
+    mine, both, theirs = weight.T @ weight, weight.T @ factors, factors.T @ factors
+    every = (mine**2).sum() - 2 * (both**2).sum() + (theirs**2).sum()
+    own = (((weight**2).sum(dim=1) - (factors**2).sum(dim=1)) ** 2).sum()
+    return (pair * every + (single - pair) * own) / total**2
+
+
+def orthogonality_penalty(weight: Tensor, num_references: int | None = None) -> Tensor:
+    """Mean squared off-diagonal entry of ``weight.T @ weight``; the mean counts the zeroed diagonal (divides by d²).
+
+    Where ``weight`` is only a uniformly random subset of k of the r rows, an entry's square Σ_rs w_ri w_rj w_si w_sj
+    has its terms r ≠ s weighed by r (r − 1) / (k (k − 1)) and r = s by r / k; then the expectation over subsets is
+    exactly the full penalty. Such an estimate may be negative.
+
+    Args:
+        weight: A head's weight, shape ``(reference, embedding)``, or some of its rows.
+        num_references: How many references there are in all (r), where not all are given.
+
+    Returns:
+        A scalar.
+    """
+    single, pair = inverse_probabilities(len(weight), num_references or len(weight))
     correlation = weight.T @ weight
     off_diagonal = correlation - torch.diag(correlation.diagonal())
-    return (off_diagonal**2).mean()
+    if pair == 1:
+        return (off_diagonal**2).mean()
+    own = (weight**2).T @ weight**2
+    return (pair * off_diagonal**2 + (single - pair) * (own - torch.diag(own.diagonal()))).mean()

@@ -9,6 +9,7 @@ from simec_vision.losses import (
     LOSSES,
     gram_penalty,
     gram_penalty_block,
+    gram_penalty_factored,
     masked_bce,
     masked_mae,
     masked_mse,
@@ -128,3 +129,63 @@ def test_cross_entropy_refuses_targets_outside_its_interval(wrong):
 def test_orthogonality_counts_the_diagonal_as_zero():
     assert orthogonality_penalty(3 * torch.eye(4)).item() == 0.0
     assert orthogonality_penalty(torch.ones(1, 2)).item() == pytest.approx(2 / 4)
+
+
+# --- many references: what a random subset of them says about all -----------------------------------------------------
+
+
+def all_subsets(total, size):
+    return [torch.tensor(subset) for subset in combinations(range(total), size)]
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_loss_of_a_subset_is_unbiased_where_all_is_known(name, size):
+    predicted, target = random_similarities(unknown=0.0)
+    predicted, target = predicted[:3], target[:3]
+    losses = [LOSSES[name](predicted[:, c], target[:, c]) for c in all_subsets(5, size)]
+    assert torch.stack(losses).mean().item() == pytest.approx(LOSSES[name](predicted, target).item(), abs=1e-10)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_loss_of_a_subset_counts_a_row_as_often_as_it_shows_something(name, size):
+    """What the docstring says: the full loss of each row, times the chance that the subset shows a known target."""
+    predicted, target = random_similarities(unknown=0.5)
+    losses = [LOSSES[name](predicted[:, c], target[:, c]) for c in all_subsets(5, size)]
+    rows = torch.stack([LOSSES[name](p[None], t[None]) for p, t in zip(predicted, target, strict=True)])
+    known = [int((~row.isnan()).sum()) for row in target]
+    shown = [1 - math.comb(5 - n, size) / math.comb(5, size) for n in known]
+    assert {0.0, 1.0} < set(shown)
+    assert torch.stack(losses).mean().item() == pytest.approx(
+        (rows * torch.tensor(shown, dtype=torch.float64)).mean().item(), abs=1e-10
+    )
+
+
+def weight_and_factors():
+    weight = torch.randn(6, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    return weight, torch.randn(6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+
+
+def test_factored_gram_penalty_equals_the_dense_one_with_its_gradient():
+    weight, factors = weight_and_factors()
+    gradients = []
+    for penalty in (lambda w: gram_penalty(w, factors @ factors.T), lambda w: gram_penalty_factored(w, factors)):
+        value = penalty(w := weight.clone().requires_grad_())
+        value.backward()
+        gradients.append((value.item(), w.grad))
+    assert gradients[1][0] == pytest.approx(gradients[0][0], abs=1e-10)
+    torch.testing.assert_close(gradients[1][1], gradients[0][1], atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("size", [2, 3, 5])
+def test_penalties_of_a_subset_are_unbiased(size):
+    weight, factors = weight_and_factors()
+    grams = [gram_penalty_factored(weight[c], factors[c], 6) for c in all_subsets(6, size)]
+    full = gram_penalty(weight, factors @ factors.T).item()
+    assert torch.stack(grams).mean().item() == pytest.approx(full, abs=1e-10)
+    blocks = [gram_penalty_block(weight[c], factors[c] @ factors[c].T, 6) for c in all_subsets(6, size)]
+    torch.testing.assert_close(torch.stack(grams), torch.stack(blocks), atol=1e-10, rtol=0)
+    orthogonality = [orthogonality_penalty(weight[c], 6) for c in all_subsets(6, size)]
+    full = orthogonality_penalty(weight).item()
+    assert torch.stack(orthogonality).mean().item() == pytest.approx(full, abs=1e-10)

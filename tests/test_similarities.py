@@ -234,6 +234,44 @@ def test_columns_are_a_part_of_all(items):
         equal(target.gram(columns), target.gram()[columns][:, columns])
 
 
+@pytest.mark.parametrize("kernel", [Kernel(), Kernel("cosine"), Kernel(centre=True), Kernel("cosine", centre=True)])
+def test_factors_of_kernels(items, kernel):
+    target = kernel.bind(items, REFERENCES)
+    columns = torch.tensor([3, 1])
+    assert target.num_factors == 6
+    equal(target.factors() @ target.factors().T, target.gram(), 1e-5)
+    equal(target.factors(columns), target.factors()[columns])
+
+
+def test_factors_of_classes(items):
+    target = SameClass("label").bind(items, np.array([0, 3, 8, 1, 4]))
+    equal(target.factors() @ target.factors().T, target.gram())
+    equal(target.factors(torch.tensor([3, 1])), target.factors()[[3, 1]])
+    assert target.num_factors == 3
+    assert SameClass("label").bind(items, np.array([0, 3, 5])).num_factors == 2
+
+
+def test_what_has_no_factors(items):
+    unknown = SameClass("label").bind(items, REFERENCES)  # item-2's class is unknown
+    others = [Kernel("rbf"), Kernel(scale=True), AttributeDistance("heel"), SetOverlap("closure")]
+    for target in [unknown, *(similarity.bind(items, REFERENCES) for similarity in others)]:
+        assert target.num_factors == 0
+
+
+def test_known_counts_are_those_of_the_gram(items, monkeypatch):
+    references = np.arange(COUNT)
+    stored = sparse.csr_array(np.where(np.abs(MATRIX) > 0.7, 1.0, 0.0))
+    stored.data[3] = np.nan
+    similarities = [SameClass("label"), AttributeDistance("heel"), SetOverlap("closure"), Precomputed(stored)]
+    monkeypatch.setattr("simec_vision.similarities.base.COUNTED_PAIRS", 10)
+    for similarity in similarities:
+        target = similarity.bind(items, references)
+        known = ~target.gram().isnan()
+        assert 0 < known.sum() < COUNT**2
+        assert target.known_counts().tolist() == known.sum(dim=1).tolist()
+    assert Precomputed(MATRIX).bind(items, references).known_counts() is None
+
+
 @pytest.mark.parametrize("form", ["array", "npy", "npz"])
 def test_precomputed(items, tmp_path, form):
     expected = MATRIX[:, REFERENCES].astype(np.float64)

@@ -6,10 +6,10 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from simec_vision.items import InputError, Items, nearest
-from simec_vision.similarities.base import Similarity, TargetSimilarity
+from simec_vision.similarities.base import Similarity, TargetSimilarity, counts_of_known
 
 
 def same_class(a: Tensor, b: Tensor) -> Tensor:
@@ -86,13 +86,31 @@ class SameClass(Similarity):
 
 class _SameClass(TargetSimilarity):
     labels: Tensor
+    codes: Tensor
 
     def __init__(self, references: NDArray[np.int64], labels: Tensor) -> None:
         super().__init__(references)
         self._fixed("labels", labels)
+        classes, codes = self.labels[self.references].unique(return_inverse=True)
+        self._fixed("codes", codes)
+        self._num_factors = len(classes) if bool((classes >= 0).all()) else 0
 
     def rows(self, index: Tensor, columns: Tensor) -> Tensor:
         return same_class(self.labels[index], self.labels[self.references[columns]])
+
+    def known_counts(self) -> Tensor:
+        """See :meth:`TargetSimilarity.known_counts`."""
+        return counts_of_known(self.labels[self.references] >= 0)
+
+    @property
+    def num_factors(self) -> int:
+        """How many classes the references have; 0 where one's class is unknown."""
+        return self._num_factors
+
+    def factors(self, columns: Tensor | None = None) -> Tensor:
+        """Give the references' classes, one-hot."""
+        codes = self.codes if columns is None else self.codes[columns]
+        return nn.functional.one_hot(codes, self.num_factors).float()
 
 
 class AttributeDistance(Similarity):
@@ -148,6 +166,10 @@ class _AttributeDistance(TargetSimilarity):
     def rows(self, index: Tensor, columns: Tensor) -> Tensor:
         return attribute_distance(self.values[index], self.values[self.references[columns]], self.range)
 
+    def known_counts(self) -> Tensor:
+        """See :meth:`TargetSimilarity.known_counts`."""
+        return counts_of_known(~self.values[self.references].isnan())
+
 
 class SetOverlap(Similarity):
     """Overlap of two sets: Simpson |A∩B| / min(|A|, |B|), Jaccard |A∩B| / |A∪B| or Dice 2 |A∩B| / (|A| + |B|).
@@ -186,3 +208,7 @@ class _SetOverlap(TargetSimilarity):
 
     def rows(self, index: Tensor, columns: Tensor) -> Tensor:
         return set_overlap(self.membership[index], self.membership[self.references[columns]], self.coefficient)
+
+    def known_counts(self) -> Tensor:
+        """See :meth:`TargetSimilarity.known_counts`."""
+        return counts_of_known(self.membership[self.references].any(dim=1))

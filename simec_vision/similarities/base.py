@@ -13,6 +13,12 @@ from simec_vision.items import InputError, Items
 CHUNK = 1024
 """Items or references whose similarities are looked at together."""
 
+CHUNK_PAIRS = 2**24
+"""At most about this many similarities are looked at together, fewer items where there are very many references."""
+
+COUNTED_PAIRS = 2**30
+"""Most pairs of references that are looked at only to count which of their similarities are known."""
+
 
 class TargetSimilarity(nn.Module, ABC):
     """Give target similarities of items to the references, NaN where unknown.
@@ -59,14 +65,45 @@ class TargetSimilarity(nn.Module, ABC):
 
     def gram_chunks(self) -> Iterator[Tensor]:
         """Give the references' own similarities some rows at a time, each of shape ``(chunk, reference)``."""
-        return (self(chunk) for chunk in self.references.split(CHUNK))
+        return (self(chunk) for chunk in self.references.split(min(CHUNK, max(1, CHUNK_PAIRS // len(self)))))
 
-    def known_counts(self) -> Tensor:
+    def known_counts(self) -> Tensor | None:
         """Count for each reference how many of its similarities to all references are known, shape ``(reference,)``.
 
-        It looks at all of :meth:`gram`, so keep the result.
+        Unless the kind of similarity says it otherwise, it looks at all of :meth:`gram`, so keep the result; None where
+        these are more than :data:`COUNTED_PAIRS`.
         """
+        if len(self) ** 2 > COUNTED_PAIRS:
+            return None
         return torch.cat([(~rows.isnan()).sum(dim=1) for rows in self.gram_chunks()])
+
+    @property
+    def num_factors(self) -> int:
+        """Length of the vectors whose inner products are the references' own similarities; 0 where there are none."""
+        return 0
+
+    def factors(self, columns: Tensor | None = None) -> Tensor:
+        """Give those vectors, F of shape ``(column, factor)`` with ``gram(columns)`` = F Fᵀ.
+
+        Args:
+            columns: Positions among the references, shape ``(column,)``; default: all.
+
+        Raises:
+            NotImplementedError: where :attr:`num_factors` is 0.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no factors")
+
+
+def counts_of_known(known: Tensor) -> Tensor:
+    """Count known similarities where one is known if both references are.
+
+    Args:
+        known: Which references are, shape ``(reference,)``.
+
+    Returns:
+        For each reference how many of its similarities to all references are known, shape ``(reference,)``.
+    """
+    return known * known.sum()
 
 
 class Similarity(ABC):

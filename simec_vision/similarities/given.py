@@ -229,6 +229,14 @@ class _Precomputed(TargetSimilarity):
         rows = finite_rows(read(self.matrix, items, chosen), self.names[items], "similarities")
         return torch.from_numpy(rows).to(self.references.device)
 
+    def known_counts(self) -> Tensor | None:
+        """See :meth:`TargetSimilarity.known_counts`; a sparse matrix says it by what it stores."""
+        if not hasattr(self.matrix, "tocsr"):
+            return super().known_counts()
+        block = self.matrix[self.references.cpu().numpy()][:, self.columns].tocoo()
+        counts = np.bincount(block.row[~np.isnan(block.data)], minlength=len(self))
+        return torch.from_numpy(counts).to(self.references.device)
+
 
 def _dense_rows(matrix: NDArray, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray:
     return matrix[rows][:, columns]

@@ -19,6 +19,9 @@ KERNELS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
 }
 """Kernels of two feature matrices ``(batch, feature)`` and ``(reference, feature)``, in the type of these."""
 
+FACTORS: dict[str, Callable[[Tensor], Tensor]] = {"linear": lambda a: a, "cosine": nn.functional.normalize}
+"""Vectors of features ``(reference, feature)`` whose inner products are the kernel, for those that have such."""
+
 
 def centred(kernel: Tensor, column_mean: Tensor) -> Tensor:
     """Centre rows of a kernel over the references: k_ij − mean_j' k_ij' − m_j + mean_j' m_j'.
@@ -69,7 +72,7 @@ class Kernel(Similarity):
             InputError: for features of another shape or that are not finite, or a constant kernel that is to be scaled.
         """
         features = _feature_rows(self.features, items)
-        target = _Kernel(references, features, KERNELS[self.kind], self.gamma)
+        target = _Kernel(references, features, self.kind, self.gamma)
         unknown = ~torch.isfinite(target.reference_features).all(dim=1).numpy()
         if unknown.any():
             raise InputError(
@@ -108,32 +111,49 @@ class _Kernel(TargetSimilarity):
         self,
         references: NDArray[np.int64],
         features: Callable[[NDArray[np.int64]], NDArray[np.float32]],
-        kernel: Callable[[Tensor, Tensor, float], Tensor],
+        kind: str,
         gamma: float | None,
     ) -> None:
         super().__init__(references)
-        self.features, self.kernel, self.centred = features, kernel, False
+        self.features, self.kind, self.centred, self.scaled = features, kind, False, False
         self._fixed("reference_features", torch.from_numpy(features(references)))
         self.gamma = gamma if gamma is not None else 1 / self.reference_features.shape[1]
         self._fixed("column_mean", torch.zeros(len(references)))
         self._fixed("low", torch.zeros(()))
         self._fixed("high", torch.ones(()))
 
-    def _all_rows(self, index: Tensor) -> Tensor:
+    def _kernel(self, index: Tensor, references: Tensor) -> Tensor:
         features = torch.from_numpy(self.features(index.cpu().numpy())).to(self.reference_features)
         with torch.autocast(features.device.type, enabled=False):
-            kernel = self.kernel(features, self.reference_features, self.gamma)
-        if self.centred:
-            kernel = centred(kernel, self.column_mean)
-        return scaled(kernel, self.low, self.high)
+            return KERNELS[self.kind](features, references, self.gamma)
 
     def rows(self, index: Tensor, columns: Tensor) -> Tensor:
-        rows = self._all_rows(index)
-        return rows if len(columns) == len(self) else rows[:, columns]
+        """Compute some columns alone, unless the kernel is centred: then a row's mean over all references is needed."""
+        whole = len(columns) == len(self)
+        if self.centred:
+            rows = centred(self._kernel(index, self.reference_features), self.column_mean)
+            rows = rows if whole else rows[:, columns]
+        else:
+            rows = self._kernel(index, self.reference_features if whole else self.reference_features[columns])
+        return scaled(rows, self.low, self.high)
 
     def known_counts(self) -> Tensor:
         """See :meth:`TargetSimilarity.known_counts`: the references' features are finite, so all are known."""
         return torch.full_like(self.references, len(self))
+
+    @property
+    def num_factors(self) -> int:
+        """How many features there are; 0 for a kernel that is no inner product of them, or scaled."""
+        return self.reference_features.shape[1] if self.kind in FACTORS and not self.scaled else 0
+
+    def factors(self, columns: Tensor | None = None) -> Tensor:
+        """Give the references' features, normalised for ``cosine``, less their mean where centred."""
+        features = self.reference_features if self.centred or columns is None else self.reference_features[columns]
+        factors = FACTORS[self.kind](features)
+        if not self.centred:
+            return factors
+        factors = factors - factors.mean(dim=0)
+        return factors if columns is None else factors[columns]
 
     def centre(self) -> None:
         """Take the column means over the references' own block; from now on rows are centred."""
@@ -150,4 +170,4 @@ class _Kernel(TargetSimilarity):
                 f"Expected a kernel that differs between the references to scale it to [0, 1], got values from {low:g} "
                 f"to {high:g}: leave out scale, or choose other features, kernel or references"
             )
-        self.low, self.high = low, high
+        self.low, self.high, self.scaled = low, high, True
