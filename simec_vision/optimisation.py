@@ -10,6 +10,8 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
+from simec_vision.rowwise import RowwiseAdam, RowwiseAdamW
+
 OPTIMIZERS: dict[str, type[Optimizer]] = {
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
@@ -17,6 +19,9 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
     "sgd": torch.optim.SGD,
 }
 """The optimisers by the names that options use."""
+
+ROWWISE: dict[str, type[Optimizer]] = {"adam": RowwiseAdam, "adamw": RowwiseAdamW}
+"""Those that can update only the rows of a head that a step has seen."""
 
 
 @dataclass(frozen=True)
@@ -26,13 +31,14 @@ class Optimisation:
     Args:
         optimizer: Which optimiser; ``sgd`` runs with Nesterov momentum 0.9.
         lr: Largest learning rate.
-        weight_decay: Weight decay of the optimiser.
+        weight_decay: Weight decay of the optimiser. Where a step sees some rows of a head only (the objective's
+            ``references_per_step``), ``adam`` and ``adamw`` decay these alone, as often as their gradient moves them.
         schedule: ``cosine`` rises linearly and falls as a cosine to 0, ``constant`` stays, ``plateau`` divides by 10
             when an epoch's training loss has not fallen for ``patience`` epochs (the original's schedule).
         warmup: Share of all steps in which ``cosine`` rises.
         patience: Epochs that ``plateau`` waits for a lower loss.
         plateau_start: First epoch, counted from 0, whose loss ``plateau`` looks at (4 in the original).
-        clip: Largest norm of the gradient; 0 does not clip.
+        clip: Largest norm of the gradient, that of all heads and the encoder together; 0 does not clip.
     """
 
     optimizer: Literal["adam", "adamw", "adamax", "sgd"] = "adamw"
@@ -53,11 +59,18 @@ def cosine_factor(step: int, total: int, warmup: float) -> float:
     return 0.5 * (1 + cos(pi * min(1.0, (step - rise) / max(1.0, total - rise))))
 
 
-def make_optimizer(parameters: Iterable[nn.Parameter], options: Optimisation) -> Optimizer:
-    """Make the optimiser over the parameters that are trained."""
+def make_optimizer(parameters: Iterable[nn.Parameter], options: Optimisation, row_wise: bool = False) -> Optimizer:
+    """Make the optimiser over the parameters that are trained.
+
+    Args:
+        parameters: The parameters, of which those that need a gradient are trained.
+        options: Which optimiser.
+        row_wise: Take it from :data:`ROWWISE`, for parameters with sparse gradients.
+    """
+    kinds = ROWWISE if row_wise else OPTIMIZERS
     extra: dict[str, Any] = {"momentum": 0.9, "nesterov": True} if options.optimizer == "sgd" else {}
     trained = [parameter for parameter in parameters if parameter.requires_grad]
-    return OPTIMIZERS[options.optimizer](trained, lr=options.lr, weight_decay=options.weight_decay, **extra)  # type: ignore[call-arg]
+    return kinds[options.optimizer](trained, lr=options.lr, weight_decay=options.weight_decay, **extra)  # type: ignore[call-arg]
 
 
 def make_schedule(optimizer: Optimizer, options: Optimisation, total_steps: int, monitor: str) -> dict[str, Any] | None:
@@ -72,10 +85,10 @@ def make_schedule(optimizer: Optimizer, options: Optimisation, total_steps: int,
 
 
 def configured(
-    parameters: Iterable[nn.Parameter], options: Optimisation, total_steps: float, monitor: str
+    parameters: Iterable[nn.Parameter], options: Optimisation, total_steps: float, monitor: str, row_wise: bool = False
 ) -> dict[str, Any]:
     """Make what a LightningModule's ``configure_optimizers`` returns; a cosine without end stays at its top."""
-    optimizer = make_optimizer(parameters, options)
+    optimizer = make_optimizer(parameters, options, row_wise)
     steps = max(1, int(min(total_steps, 2**62)))
     schedule = make_schedule(optimizer, options, steps, monitor)
     return {"optimizer": optimizer} | ({"lr_scheduler": schedule} if schedule else {})

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from simec_vision.optimisation import Optimisation, configured, cosine_factor
+from simec_vision.optimisation import ROWWISE, Optimisation, configured, cosine_factor, make_optimizer
 from tests import oracles
 
 
@@ -46,3 +46,51 @@ def test_frozen_parameters_are_left_out(name):
     made = configured([frozen, trained], Optimisation(optimizer=name, schedule="constant"), 10, "loss")
     assert made["optimizer"].param_groups[0]["params"] == [trained]
     assert "lr_scheduler" not in made
+
+
+def sparse_gradient(rows, values, total):
+    return torch.sparse_coo_tensor(torch.tensor(rows)[None], values, (total, values.shape[1]), check_invariants=True)
+
+
+@pytest.mark.parametrize("name", ROWWISE)
+def test_a_row_moves_as_if_only_its_own_steps_were(name):
+    """Row by row, PyTorch's dense optimiser over this row alone, which sees the steps that see the row."""
+    options = Optimisation(optimizer=name, lr=0.1, weight_decay=0.1)
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(4, 3, dtype=torch.float64, generator=generator)
+    whole = torch.nn.Parameter(start.clone())
+    alone = [torch.nn.Parameter(row.clone()) for row in start]
+    optimizer = make_optimizer([whole], options, row_wise=True)
+    single = [make_optimizer([row], options) for row in alone]
+    for seen in ([0, 1, 2], [2, 0], [0], [1, 0, 2], [0, 2], [2, 1]):
+        gradient = torch.randn(len(seen), 3, dtype=torch.float64, generator=generator)
+        whole.grad = sparse_gradient(seen, gradient, 4)
+        for row, part in zip(seen, gradient, strict=True):
+            alone[row].grad = part
+            single[row].step()
+        optimizer.step()
+    torch.testing.assert_close(whole.detach(), torch.stack([*alone]).detach(), atol=1e-12, rtol=0)
+    assert torch.equal(whole[3], start[3])
+
+
+@pytest.mark.parametrize("name", ROWWISE)
+def test_row_wise_optimisers_are_the_usual_ones_elsewhere_and_resume(name):
+    options = Optimisation(optimizer=name, lr=0.1, weight_decay=0.1)
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(4, 3, generator=generator)
+    gradients = torch.randn(6, 4, 3, generator=generator)
+    usual = torch.nn.Parameter(start.clone())
+    dense, rows = torch.nn.Parameter(start.clone()), torch.nn.Parameter(start.clone())
+    expected, optimizer = make_optimizer([usual], options), make_optimizer([dense, rows], options, row_wise=True)
+    for step, gradient in enumerate(gradients):
+        usual.grad, dense.grad = gradient.clone(), gradient.clone()
+        rows.grad = sparse_gradient([3, 1, 0, 2], gradient[[3, 1, 0, 2]], 4)
+        expected.step()
+        optimizer.step()
+        assert rows.grad.is_sparse
+        if step == 2:
+            state = optimizer.state_dict()
+            optimizer = make_optimizer([dense, rows], options, row_wise=True)
+            optimizer.load_state_dict(state)
+    assert torch.equal(dense, usual)
+    torch.testing.assert_close(rows.detach(), usual.detach(), atol=1e-6, rtol=0)
