@@ -12,7 +12,7 @@ from simec_vision.encoders import build_encoder
 from simec_vision.files import write_json, write_weights
 from simec_vision.items import InputError
 from simec_vision.optimisation import Optimisation, configured, step_plateau
-from simec_vision.processes import Average, keep_buffers_local, share_buffers
+from simec_vision.processes import Average, keep_local, share_buffers
 
 WEIGHTS = "classifier.safetensors"
 DESCRIPTION = "classifier.json"
@@ -103,7 +103,7 @@ class FineTuning(pl.LightningModule):
         self.frozen = frozen
         self.seed = seed
         classifier.encoder.requires_grad_(not frozen)
-        keep_buffers_local(self)
+        keep_local(self)
         self._accuracy = Average()
 
     def train(self, mode: bool = True) -> "FineTuning":

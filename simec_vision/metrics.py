@@ -30,10 +30,11 @@ def similarity_match(predicted: Tensor, target: Tensor) -> dict[str, float]:
 
 
 class SimilarityMatch:
-    """:func:`similarity_match` of predictions that come batch by batch, in constant memory.
+    """:func:`similarity_match` of predictions that come batch by batch, some columns at a time, in constant memory.
 
-    The error and the correlation are exact sums; the rank correlation is taken over a sample of the pairs once there
-    are many: every ``stride``-th reference of each item, shifted by the item's index, whatever the batches are.
+    The error and the correlation are exact sums over all items × references. The rank correlation, which has to keep
+    and to sort its pairs, is taken over a fixed sample of about :data:`SPEARMAN_PAIRS` of them where there are more:
+    every ``stride``-th reference of each item, shifted by the item's index, whatever batches, chunks and processes are.
 
     Args:
         expected: How many pairs will come, which sets the stride of that sample.
@@ -44,25 +45,29 @@ class SimilarityMatch:
         self.moments = torch.zeros(7, dtype=torch.float64)
         self.sample: list[Tensor] = []
 
-    def update(self, predicted: Tensor, target: Tensor, index: Tensor | None = None) -> None:
-        """Take in a batch.
+    def update(
+        self, predicted: Tensor, target: Tensor, index: Tensor | None = None, columns: Tensor | None = None
+    ) -> None:
+        """Take in a batch, or some columns of one.
 
         Args:
             predicted: Predicted similarities, shape ``(batch, reference)``.
             target: Target similarities, same shape, NaN where unknown.
             index: Which items these are, shape ``(batch,)``; only needed for a sample.
+            columns: Positions among the references, shape ``(column,)``; default: all. Only needed for a sample.
         """
         known = ~torch.isnan(target)
         p, t = predicted[known].double(), target[known].double()
         count = torch.tensor(float(len(p)), dtype=torch.float64, device=p.device)
         moments = torch.stack([count, p.sum(), t.sum(), p @ p, t @ t, p @ t, ((p - t) ** 2).sum()])
         self.moments += moments.cpu()
-        chosen = known & self._sampled(target, index)
+        chosen = known & self._sampled(target, index, columns)
         self.sample.append(torch.stack([predicted[chosen], target[chosen]]).cpu())
 
-    def _sampled(self, target: Tensor, index: Tensor | None) -> Tensor:
+    def _sampled(self, target: Tensor, index: Tensor | None, columns: Tensor | None) -> Tensor:
         rows = torch.arange(len(target), device=target.device) if index is None else index
-        return (rows[:, None] + torch.arange(target.shape[1], device=target.device)) % self.stride == 0
+        places = torch.arange(target.shape[1], device=target.device) if columns is None else columns
+        return (rows[:, None] + places) % self.stride == 0
 
     def state(self) -> tuple[Tensor, Tensor]:
         """Give what has been seen, to :meth:`merge` it with that of other processes."""

@@ -1,67 +1,25 @@
 """Pretraining: the LightningModule that trains a SimilarityModel on target similarities."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from simec_vision.heads import SimilarityHead
 from simec_vision.items import InputError, nearest
-from simec_vision.losses import LOSSES, gram_penalty, gram_penalty_block, orthogonality_penalty
+from simec_vision.losses import ELEMENTWISE, LOSSES, known_mean, known_sums, orthogonality_penalty
 from simec_vision.metrics import SimilarityMatch
 from simec_vision.model import SimilarityModel
-from simec_vision.optimisation import Optimisation, configured, step_plateau
-from simec_vision.processes import Average, from_all_processes, keep_buffers_local, share_buffers
+from simec_vision.objective import Objective as Objective
+from simec_vision.objective import Seen, gram_estimate, see
+from simec_vision.optimisation import ROWWISE, Optimisation, configured, step_plateau
+from simec_vision.processes import Average, average_rows, from_all_processes, keep_local, share, share_buffers
 
-
-@dataclass(frozen=True)
-class Objective:
-    """What pretraining minimises: Σ_heads weight · (loss + Gram penalty + orthogonality penalty).
-
-    Args:
-        loss: ``mse``, ``mae`` or ``bce`` (predicted similarities as log-odds) between predicted and target similarity.
-        weights: Head name → weight of its part; 1 where none is given.
-        gram_penalty: Strength of the Gram penalty (the original's ``s_ll_reg``); it makes embeddings' inner products
-            similarities themselves.
-        gram_block: References in the random block that estimates the Gram penalty at a step; 0 takes all of them,
-            which costs reference² · embedding operations a step.
-        orthogonality_penalty: Strength of the orthogonality penalty (the original's ``orth_reg``).
-        orthogonality_start: Share of the epochs after which it begins (1/3 in the original's torch code).
-
-    Raises:
-        InputError: for a Gram penalty beside ``bce``, whose predicted similarities are log-odds.
-    """
-
-    loss: Literal["mse", "mae", "bce"] = "mse"
-    weights: dict[str, float] = field(default_factory=dict)
-    gram_penalty: float = 1.0
-    gram_block: int = 512
-    orthogonality_penalty: float = 0.0
-    orthogonality_start: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.loss == "bce" and self.gram_penalty > 0:
-            raise InputError(
-                "Expected gram_penalty 0 beside the loss bce, whose predicted similarities are log-odds, "
-                f"got {self.gram_penalty}"
-            )
-
-
-def block_of_references(num_references: int, block: int, seed: int, step: int) -> NDArray[np.int64]:
-    """Draw the block of references that a step's Gram penalty sees; the same in every process.
-
-    Args:
-        num_references: How many references there are.
-        block: How many to draw, without replacement.
-        seed: Seed of the run.
-        step: Number of the step.
-    """
-    return np.random.default_rng((seed, step)).choice(num_references, block, replace=False, shuffle=False)
+EVALUATED_PAIRS = 2**22
+"""At most about this many similarities are predicted together in validation and test."""
 
 
 class Pretraining(pl.LightningModule):
@@ -69,11 +27,11 @@ class Pretraining(pl.LightningModule):
 
     Args:
         model: What is trained.
-        targets: Head name → module that gives target similarities, index ``(batch,)`` → ``(batch, reference)``, and
-            the references' own, ``gram(columns)`` → ``(column, column)``.
+        targets: Head name → :class:`TargetSimilarity`, which gives target similarities, index ``(batch,)`` and columns
+            ``(column,)`` → ``(batch, column)``, and the references' own, ``gram(columns)`` → ``(column, column)``.
         objective: What is minimised.
         optimisation: Optimiser and schedule.
-        seed: Seed of the random blocks and of dropout.
+        seed: Seed of the random blocks and subsets of references and of dropout.
 
     Raises:
         ValueError: if heads and targets do not have the same names or sizes.
@@ -92,12 +50,12 @@ class Pretraining(pl.LightningModule):
         _check_heads(model, targets, self.objective)
         self.model = model
         self.targets = nn.ModuleDict(targets)
-        keep_buffers_local(self)
         self.optimisation = optimisation or Optimisation()
+        keep_local(self, [f"model.heads.{name}.weight" for name in model.heads if self._row_wise(name)])
         self.seed = seed
         self._matches: dict[str, SimilarityMatch] = {}
         self._losses: dict[str, Average] = {}
-        self._known_counts: dict[str, Tensor] = {}
+        self._known_counts: dict[str, Tensor | None] = {}
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Predict similarities: head name → ``(batch, reference)``."""
@@ -105,9 +63,21 @@ class Pretraining(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Make optimiser and schedule."""
-        return configured(
-            self.model.parameters(), self.optimisation, self.trainer.estimated_stepping_batches, "train/similarity_loss"
-        )
+        steps, row_wise = self.trainer.estimated_stepping_batches, any(map(self._row_wise, self.model.heads))
+        return configured(self.model.parameters(), self.optimisation, steps, "train/similarity_loss", row_wise)
+
+    def _row_wise(self, name: str) -> bool:
+        """Say whether a step updates only the rows of a head that it sees, and exchanges their gradient itself."""
+        samples = self.objective.samples(self.model.head(name).num_references)
+        return samples and self.optimisation.optimizer in ROWWISE
+
+    def on_fit_start(self) -> None:
+        """Give every process the first one's heads, where DDP leaves them alone."""
+        share(self.model.head(name).weight.data for name in self.model.heads if self._row_wise(name))
+
+    def on_after_backward(self) -> None:
+        """Average the seen rows' gradients over all processes."""
+        average_rows(self.model.heads.parameters())
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Step the schedule; a plateau is looked for at the end of an epoch instead."""
@@ -130,10 +100,11 @@ class Pretraining(pl.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Compute the objective on a batch of images and their index."""
         images, index = batch
-        predicted = self.model(images)
-        losses = self.head_losses(predicted, index)
+        seen, embedding = self.seen(), self.model.embed(images)
+        predicted = {head: F.linear(embedding, part.weight) for head, part in seen.items()}
+        losses = self.head_losses(predicted, index, seen)
         similarity = self.weighted(losses)
-        loss = similarity + self.penalty()
+        loss = similarity + self.penalty(seen)
         self._log_epoch("train/similarity_loss", similarity, len(index))
         self._log_epoch("train/loss", loss, len(index), prog_bar=True)
         for head, part in losses.items():
@@ -144,47 +115,52 @@ class Pretraining(pl.LightningModule):
         options: dict[str, Any] = {"on_step": False, "on_epoch": True, "sync_dist": True, "prog_bar": prog_bar}
         self.log(name, value.detach(), batch_size=count, **options)
 
-    def head_losses(self, predicted: Mapping[str, Tensor], index: Tensor) -> dict[str, Tensor]:
-        """Give each head's loss of the predicted similarities of the items ``index``."""
-        loss = LOSSES[self.objective.loss]
-        return {head: loss(given.float(), self.targets[head](index)) for head, given in predicted.items()}
+    def seen(self) -> dict[str, Seen]:
+        """Give what the current step sees of each head."""
+        step, seed = self.global_step, self.seed
+        return {name: see(head, self.objective, seed, step, self._row_wise(name)) for name, head in self._heads()}
+
+    def head_losses(
+        self, predicted: Mapping[str, Tensor], index: Tensor, seen: Mapping[str, Seen] | None = None
+    ) -> dict[str, Tensor]:
+        """Give each head's loss of the predicted similarities of the items ``index`` to the references seen, or all."""
+        loss, columns = LOSSES[self.objective.loss], {name: part.columns for name, part in (seen or {}).items()}
+        return {
+            head: loss(given.float(), self.targets[head](index, columns.get(head))) for head, given in predicted.items()
+        }
 
     def weighted(self, losses: Mapping[str, Tensor]) -> Tensor:
         """Sum the heads' losses by their weights."""
         return torch.stack([self._weight(head) * loss for head, loss in losses.items()]).sum()
 
-    def penalty(self) -> Tensor:
+    def penalty(self, seen: Mapping[str, Seen] | None = None) -> Tensor:
         """Sum the heads' weighted penalties at the current step; 0 for frozen heads, which they could not change."""
+        seen = seen or self.seen()
         total = torch.zeros((), device=self.device)
         with torch.autocast(self.device.type, enabled=False):
             for name in self.model.heads:
                 if self.model.head(name).weight.requires_grad:
-                    total = total + self._weight(name) * self._head_penalty(name)
+                    total = total + self._weight(name) * self._head_penalty(name, seen[name])
         return total
 
     def _weight(self, name: str) -> float:
         return self.objective.weights.get(name, 1.0)
 
-    def _head_penalty(self, name: str) -> Tensor:
-        weight, objective = self.model.head(name).weight.float(), self.objective
+    def _head_penalty(self, name: str, seen: Seen) -> Tensor:
+        weight, objective = seen.weight.float(), self.objective
         total = weight.new_zeros(())
         if objective.gram_penalty > 0:
-            total = total + objective.gram_penalty * self._gram_penalty(name, weight)
+            total = total + objective.gram_penalty * self._gram_penalty(name, seen)
         if objective.orthogonality_penalty > 0 and self._orthogonality_started():
-            total = total + objective.orthogonality_penalty * orthogonality_penalty(weight)
+            total = total + objective.orthogonality_penalty * orthogonality_penalty(weight, seen.total)
         return total
 
-    def _gram_penalty(self, name: str, weight: Tensor) -> Tensor:
+    def _gram_penalty(self, name: str, seen: Seen) -> Tensor:
         target: Any = self.targets[name]
-        block = self.objective.gram_block
-        if not 0 < block < len(weight):
-            return gram_penalty(weight, target.gram())
-        columns = torch.from_numpy(block_of_references(len(weight), block, self.seed, self.global_step))
-        columns = columns.to(weight.device)
         if name not in self._known_counts:
             self._known_counts[name] = target.known_counts()
-        counts = self._known_counts[name][columns]
-        return gram_penalty_block(weight[columns], target.gram(columns), len(weight), counts)
+        block, counts = self.objective.gram_block, self._known_counts[name]
+        return gram_estimate(seen, target, block, self.seed, self.global_step, counts)
 
     def _orthogonality_started(self) -> bool:
         start = self.objective.orthogonality_start
@@ -200,16 +176,13 @@ class Pretraining(pl.LightningModule):
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Compare a validation batch."""
-        images, index = batch
-        predicted = self.model(images)
-        losses = self.head_losses(predicted, index)
+        losses = self._compare(*batch)
         for name, value in {"loss": self.weighted(losses), **{f"{h}/loss": part for h, part in losses.items()}}.items():
-            self._losses.setdefault(f"validation/{name}", Average()).update(value, len(index))
-        self._update_matches(predicted, index)
+            self._losses.setdefault(f"validation/{name}", Average()).update(value, len(batch[1]))
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Compare a test batch."""
-        self._update_matches(self.model(batch[0]), batch[1])
+        self._compare(*batch)
 
     def on_validation_epoch_end(self) -> None:
         """Log loss, mse, r² and Spearman of each head on the validation images."""
@@ -231,10 +204,22 @@ class Pretraining(pl.LightningModule):
     def _heads(self) -> list[tuple[str, SimilarityHead]]:
         return [(name, self.model.head(name)) for name in self.model.heads]
 
-    def _update_matches(self, predicted: Mapping[str, Tensor], index: Tensor) -> None:
-        for name, similarities in predicted.items():
-            estimate = similarities.float().sigmoid() if self.objective.loss == "bce" else similarities.float()
-            self._matches[name].update(estimate, self.targets[name](index), index)
+    def _compare(self, images: Tensor, index: Tensor) -> dict[str, Tensor]:
+        """Compare held-out images with all references of each head; give its loss."""
+        embedding = self.model.embed(images)
+        return {name: known_mean(*self._compare_head(name, embedding, index)) for name in self.model.heads}
+
+    def _compare_head(self, name: str, embedding: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Compare with some references at a time, so that memory is bounded; sum loss and known targets a row."""
+        weight, sums = self.model.head(name).weight, []
+        for chunk in _chunks(len(weight), EVALUATED_PAIRS // max(1, len(index))):
+            columns = torch.arange(chunk.start, chunk.stop, device=weight.device)
+            predicted, target = F.linear(embedding, weight[chunk]).float(), self.targets[name](index, columns)
+            estimate = predicted.sigmoid() if self.objective.loss == "bce" else predicted
+            self._matches[name].update(estimate, target, index, columns)
+            sums.append(known_sums(ELEMENTWISE[self.objective.loss], predicted, target))
+        losses, counts = zip(*sums, strict=True)
+        return torch.stack(losses).sum(dim=0), torch.stack(counts).sum(dim=0)
 
     def _log_matches(self, prefix: str) -> None:
         for name, match in self._matches.items():
@@ -242,6 +227,12 @@ class Pretraining(pl.LightningModule):
                 match.merge(from_all_processes(match.state()))
             for measure, value in match.compute().items():
                 self.log(f"{prefix}/{name}/{measure}", value, prog_bar=measure == "r2", sync_dist=False)
+
+
+def _chunks(num_references: int, size: int) -> Iterator[slice]:
+    """Give the positions of all references, some at a time."""
+    size = max(1, size)
+    return (slice(start, min(start + size, num_references)) for start in range(0, num_references, size))
 
 
 def _check_heads(model: SimilarityModel, targets: Mapping[str, Any], objective: Objective) -> None:

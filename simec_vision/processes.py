@@ -1,5 +1,6 @@
 """Several processes that count as one: exact averages over all of them, and the same statistics in each."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -15,20 +16,46 @@ def from_all_processes(state: Any) -> list[Any]:
     return states
 
 
-def keep_buffers_local(module: nn.Module) -> None:
+def keep_local(module: nn.Module, parameters: Iterable[str] = ()) -> None:
     """Spare DDP from sending all buffers, target similarities among them, at every step, in evaluation too.
 
     Processes with fewer evaluation batches than others would not answer; :func:`share_buffers` sends what matters.
+
+    Args:
+        module: What DDP wraps.
+        parameters: Names of parameters that DDP leaves alone, too: those with sparse gradients, which it cannot sum on
+            GPUs, as NCCL has no sparse sum. :func:`share` and :func:`average_rows` do its work for them.
     """
-    names: Any = [name for name, _ in module.named_buffers()]
+    names: Any = [*(name for name, _ in module.named_buffers()), *parameters]
     module._ddp_params_and_buffers_to_ignore = names
+
+
+def share(tensors: Iterable[Tensor]) -> None:
+    """Give every process the first one's tensors, in place."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        for tensor in tensors:
+            torch.distributed.broadcast(tensor, 0)
 
 
 def share_buffers(module: nn.Module) -> None:
     """Give every process the first one's buffers (batch-normalisation statistics), as DDP does at every step."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        for buffer in module.buffers():
-            torch.distributed.broadcast(buffer, 0)
+    share(module.buffers())
+
+
+def average_rows(parameters: Iterable[nn.Parameter]) -> None:
+    """Average sparse gradients over all processes, all of which have seen the same rows; others are left alone.
+
+    As the rows are the same, only their values are sent: a dense sum that grows neither with the parameter nor with
+    the number of processes, unlike the sum of sparse tensors.
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return
+    for parameter in parameters:
+        if parameter.grad is not None and parameter.grad.is_sparse:
+            parameter.grad = parameter.grad.coalesce()
+            values = parameter.grad.values()
+            torch.distributed.all_reduce(values)
+            values.div_(torch.distributed.get_world_size())
 
 
 class Average:

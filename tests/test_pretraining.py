@@ -11,8 +11,9 @@ from simec_vision.datamodules.image_data import Batches, ImageDataModule, Loaded
 from simec_vision.datamodules.image_store import ImageStore
 from simec_vision.encoders import MLP
 from simec_vision.finetuning import Classifier, FineTuning, embed_all
-from simec_vision.losses import gram_penalty, masked_mse, orthogonality_penalty
+from simec_vision.losses import gram_penalty, gram_penalty_block, masked_mse, orthogonality_penalty
 from simec_vision.metrics import similarity_match
+from simec_vision.objective import block_of_references, factors_pay, gram_estimate, see
 from simec_vision.optimisation import Optimisation
 from simec_vision.pretraining import Objective, Pretraining
 from simec_vision.similarities import AttributeDistance, SameClass, Similarity
@@ -79,6 +80,115 @@ def test_a_step_follows_the_objective():
     for (name, parameter), trained in zip(expected.named_parameters(), module.model.parameters(), strict=True):
         step = parameter.grad * (1 + 0.9)  # Nesterov's first step is (1 + momentum) · gradient
         torch.testing.assert_close(trained, parameter - 0.1 * step, atol=1e-6, rtol=0, msg=name)
+
+
+def step_of_a_subset(optimisation, block=0):
+    """Train one step that sees 8 of 12 references, 4 of them in the Gram penalty's block or all."""
+    data = Colours(Batches(size=40, flip=False, shift=0))
+    options = {"gram_penalty": 0.7, "gram_block": block, "orthogonality_penalty": 0.3}
+    module = make_module(data, Objective(weights={"red": 2.0}, references_per_step=8, **options), optimisation)
+    twin = copy.deepcopy(module.model)
+    columns = torch.from_numpy(np.sort(block_of_references(12, 8, 1, 0)))
+    index = torch.arange(40)
+    embedding, loss = twin.embed(data.normalised(index.numpy())), torch.zeros(())
+    for name, weight in (("red", 2.0), ("class", 1.0)):
+        target, rows = module.targets[name], twin.head(name).weight[columns]
+        inner = torch.from_numpy(block_of_references(8, block, 1, 0, draw=1)) if block else torch.arange(8)
+        gram = gram_penalty_block(rows[inner], target.gram()[columns][:, columns][inner][:, inner], 12)
+        penalty = 0.7 * gram + 0.3 * orthogonality_penalty(rows, 12)
+        loss = loss + weight * (masked_mse(embedding @ rows.T, target(index)[:, columns]) + penalty)
+    loss.backward()
+    make_trainer(max_epochs=1).fit(module, data)
+    return module.model, twin, columns
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("block", [0, 4])
+def test_a_step_over_a_subset_of_references_follows_the_objective(block):
+    trained, twin, _ = step_of_a_subset(Optimisation("sgd", lr=0.1, weight_decay=0, schedule="constant", clip=0), block)
+    for (name, parameter), new in zip(twin.named_parameters(), trained.parameters(), strict=True):
+        torch.testing.assert_close(new, parameter - 0.1 * 1.9 * parameter.grad, atol=1e-6, rtol=0, msg=name)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_row_wise_step_is_the_dense_one_on_the_rows_seen_and_none_elsewhere():
+    trained, twin, columns = step_of_a_subset(
+        Optimisation("adamw", lr=0.1, schedule="constant", clip=0.3)
+    )  # the norm is 0.4
+    before = copy.deepcopy(twin)
+    torch.nn.utils.clip_grad_norm_(twin.parameters(), 0.3)
+    torch.optim.AdamW(twin.parameters(), lr=0.1, weight_decay=1e-4).step()
+    unseen = torch.ones(12, dtype=torch.bool)
+    unseen[columns] = False
+    for name in trained.heads:
+        twin.head(name).weight.data[unseen] = before.head(name).weight.data[unseen]
+    for (name, parameter), new in zip(twin.named_parameters(), trained.parameters(), strict=True):
+        torch.testing.assert_close(new, parameter, atol=1e-4, rtol=0, msg=name)  # Adam blows up the smallest ones
+    assert torch.equal(trained.head("red").weight[unseen], before.head("red").weight[unseen])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_training_on_subsets_of_references_lowers_the_loss_to_all():
+    data = Colours()
+    module = make_module(data, Objective(references_per_step=4), Optimisation(lr=1e-2))
+    trainer = make_trainer(max_epochs=1)
+    trainer.fit(module, data)
+    first = trainer.callback_metrics["validation/loss"]
+    trainer = make_trainer(max_epochs=25)
+    trainer.fit(module, data)
+    assert trainer.callback_metrics["validation/loss"] < 0.6 * first
+
+
+def test_subsets_of_references_are_random_and_of_more_than_one():
+    seen = np.concatenate([block_of_references(12, 8, 0, step) for step in range(300)])
+    assert np.bincount(seen, minlength=12) == pytest.approx(200, abs=40)
+    assert Objective(references_per_step=8).samples(9)
+    assert not Objective(references_per_step=8).samples(8)
+    with pytest.raises(ValueError, match="at least 2 references, or 0 for all, got 1"):
+        Objective(references_per_step=1)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_held_out_images_meet_all_references_some_at_a_time(monkeypatch):
+    measured = []
+    for pairs in (10**6, 50):  # all 12 at once; 5, 5 and 2
+        monkeypatch.setattr("simec_vision.pretraining.EVALUATED_PAIRS", pairs)
+        module, trainer = make_module(data := Colours(), Objective(references_per_step=4)), make_trainer()
+        validated, tested = (run(module, data, verbose=False)[0] for run in (trainer.validate, trainer.test))
+        measured.append({**validated, **tested})
+    assert measured[1] == pytest.approx(measured[0], abs=1e-6, nan_ok=True)
+    index = data.split("validation")
+    expected = masked_mse(module.model(data.normalised(index))["red"], module.targets["red"](torch.from_numpy(index)))
+    assert measured[1]["validation/red/loss"] == pytest.approx(float(expected), abs=1e-6)
+
+
+@pytest.mark.parametrize("case", ["factors", "block", "dense", "subset"])
+def test_the_gram_penalty_takes_the_cheapest_way_to_one_expectation(monkeypatch, case):
+    module = make_module(Colours())
+    target, head = module.targets["class"], module.model.head("class")
+    objective = Objective(references_per_step=7 if case == "subset" else 0)
+    monkeypatch.setattr("simec_vision.objective.factors_pay", lambda *sizes: case == "factors")
+    block = {"factors": 9, "block": 9, "dense": 0, "subset": 5}[case]
+    values = [
+        gram_estimate(see(head, objective, 0, step, False), target, block, 0, step, None).item() for step in range(400)
+    ]
+    full = gram_penalty(head.weight, target.gram()).item()
+    spread = np.std(values) / 20
+    assert np.mean(values) == pytest.approx(full, abs=1e-6 + 4 * spread)
+    assert (spread < 1e-7) == (case in ("factors", "dense"))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "pays"),
+    [
+        ((1000, 64, 512, 10), True),
+        ((1000, 64, 512, 0), False),
+        ((100_000, 64, 512, 10), False),
+        ((3000, 32, 3000, 3072), False),
+    ],
+)
+def test_factors_pay_where_they_take_fewer_operations(sizes, pays):
+    assert factors_pay(*sizes) == pays
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -44,8 +44,23 @@ def run(script, *options, folder):
     return output
 
 
-def test_two_processes_end_where_one_does(tmp_path):
-    options = [*SMALL, *PLAIN, "--encoder", "CifarCNN", "--encoder.embedding_dim", "16", "--data.batches.size", "32"]
+SUBSET = ["--objective.references_per_step", "16", "--objective.gram_block", "8"]
+"""Some references a step: sparse gradients, which the processes exchange row by row."""
+
+
+@pytest.mark.parametrize("subset", [[], SUBSET], ids=["all", "subset"])
+def test_two_processes_end_where_one_does(tmp_path, subset):
+    options = [
+        *SMALL,
+        *subset,
+        *PLAIN,
+        "--encoder",
+        "CifarCNN",
+        "--encoder.embedding_dim",
+        "16",
+        "--data.batches.size",
+        "32",
+    ]
     options += ["--trainer.max_steps", "20", "--trainer.max_epochs", "20", "--objective.orthogonality_penalty", "0.1"]
     run("pretrain", *options, "--out", "one", folder=tmp_path)
     two = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--out", "two"]
@@ -88,10 +103,13 @@ def wait_for_epochs(process, path, count):
     raise AssertionError(f"no {count} epochs within two minutes")
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "plateau"])
-def test_killed_run_resumes_to_the_same_weights(tmp_path, schedule):
+@pytest.mark.parametrize(
+    ("schedule", "subset"), [("cosine", []), ("plateau", []), ("cosine", SUBSET)], ids=["cosine", "plateau", "subset"]
+)
+def test_killed_run_resumes_to_the_same_weights(tmp_path, schedule, subset):
     options = [
         *SMALL,
+        *subset,
         *PLAIN,
         "--data.batches.size",
         "40",
