@@ -314,7 +314,8 @@ def test_explaining_reports_what_is_promised(capsys, pretrained):
     assert main("explain", [*options, "--images", "2", "--references", "3", "--out", "told"]) == 0
     summary = json.loads(Path("told/summary.json").read_text())
     assert len(summary["explained"]) == 2 * 3 + 2 * 2
-    assert all({"score", "delta"} <= set(row) for row in summary["explained"])
+    assert all({"score", "baseline", "delta"} <= set(row) for row in summary["explained"])
+    assert all(row["baseline"] != 0 and abs(row["delta"]) < 1e-3 for row in summary["explained"])
     assert summary["files"] == ["heel.png", "all_pairs.png", "relevance.npz"]
     arrays = np.load("told/relevance.npz", allow_pickle=False)
     assert arrays["heel"].shape == (3, 2, 3, 32, 32)
@@ -356,7 +357,8 @@ def test_explaining_connects_cells(capsys, pretrained):
     ]  # fmt: skip
     for row in summary["bilrp"]:
         first, second = (factors[names.index(row[side])].sum(axis=(1, 2)) for side in ("image", "other"))
-        assert row["delta"] == pytest.approx((first @ second - row["score"]) / row["score"], rel=1e-3)
+        explained = row["score"] - row["baseline"]
+        assert row["delta"] == pytest.approx((first @ second - explained) / row["score"], rel=1e-3, abs=1e-6)
         assert row["kept"] == 1
     assert main("explain", [*options, "--images", "2", "--directions", "2", "--out", "some"]) == 0
     assert np.load("some/relevance.npz")["bilrp"].shape == (2, 2, 16, 16)

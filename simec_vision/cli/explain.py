@@ -12,7 +12,7 @@ from torch import Tensor
 
 from simec_vision.cli.bilrp import Cells, about_bilrp
 from simec_vision.cli.building import check_images, reference_index
-from simec_vision.cli.figures import Look
+from simec_vision.cli.figures import BEST, Look
 from simec_vision.cli.questions import Explained, about_head, about_pairs, about_rather, localisation
 from simec_vision.cli.runs import open_run, with_option, write_text
 from simec_vision.cli.saved import pretrained_run, run_options
@@ -48,7 +48,7 @@ def explain_run(
     head: str | None = None,
     images: int | str | list[str] = 4,
     references: int | str | list[str] = 3,
-    preset: str = "a_flat",
+    preset: str = BEST,
     pairs: bool = True,
     rather: bool = False,
     bilrp: bool = False,
@@ -69,7 +69,7 @@ def explain_run(
         head: Which similarity is explained; default: all.
         images: How many held-out images, chosen to differ, or their names, with commas between them.
         references: How many references, chosen to differ, or their names, with commas between them.
-        preset: Which rule for which layer: a_flat, the original's.
+        preset: Which rule for which layer; a_flat is the original's, the default was best on shoes (docs/evidence.md).
         pairs: Draw all pairs of the images by the inner product of their embeddings, too.
         rather: Draw why images are more similar to one reference than to another, for each two of the references, too.
         bilrp: Draw which cell of an image goes with which cell of another, for each two of the images, too (BiLRP).
@@ -124,7 +124,7 @@ def draw_defaults(
     """Draw four held-out images against three references of every head (fewer if there are), and all their pairs."""
     chosen = _chosen_items(data, targets, min(4, len(data.split("test"))), seed=0)
     references = min(3, *(len(target) for target in targets.values()))
-    asked = Explained(model.eval(), data, chosen, "a_flat", Look())
+    asked = Explained(model.eval(), data, chosen, BEST, Look())
     summary = draw(asked, targets, _references(data, targets, references, seed=0), Also(), folder)
     write_json(folder / "summary.json", summary)
     return [folder / name for name in summary["files"]]
