@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from simec_vision.datamodules.decoding import FITS
 from simec_vision.datamodules.image_data import Batches, ImageDataModule, Loaded, Normalisation, known_name
-from simec_vision.datamodules.image_store import FITS, find_images, open_images, some, store_name
+from simec_vision.datamodules.image_store import find_images, open_images, some, store_name
 from simec_vision.datamodules.splits import check_shares, ordered_split
 from simec_vision.datamodules.tables import numbers_or_text, read_table, repeated
 from simec_vision.items import InputError, Items, nearest
