@@ -1,5 +1,6 @@
 """From image files to RGB pixels of one size, many at a time in threads."""
 
+import io
 import os
 import struct
 from collections.abc import Callable, Sequence
@@ -15,7 +16,9 @@ from torch.utils.data import get_worker_info
 from simec_vision.items import InputError
 
 
-def decode_image(path: Path, size: tuple[int, int] | None, fit: str = "error") -> NDArray[np.uint8]:
+def decode_image(
+    path: Path, size: tuple[int, int] | None, fit: str = "error", content: bytes | None = None
+) -> NDArray[np.uint8]:
     """Decode an image file to RGB; transparency is laid on white, grey becomes three equal channels.
 
     Args:
@@ -23,6 +26,7 @@ def decode_image(path: Path, size: tuple[int, int] | None, fit: str = "error") -
         size: Height and width that is expected; default: as it is.
         fit: For another size: ``error``, ``resize`` to it, ``pad`` with white (centred, after shrinking if larger), or
             ``square``: pad with white to a square, then resize.
+        content: What is in the file, where it has been read already.
 
     Returns:
         uint8 of shape ``(height, width, 3)``.
@@ -31,7 +35,7 @@ def decode_image(path: Path, size: tuple[int, int] | None, fit: str = "error") -
         InputError: naming the file that is no image, is damaged, or has another size.
     """
     wanted = (size[1], size[0]) if size is not None and fit in FITS else None
-    image = opened(path, wanted)
+    image = opened(path, wanted, content)
     if size is None or (image.height, image.width) == tuple(size):
         return np.asarray(image)
     if fit not in FITS:
@@ -42,19 +46,20 @@ def decode_image(path: Path, size: tuple[int, int] | None, fit: str = "error") -
     return np.asarray(FITS[fit](image, (size[1], size[0])))
 
 
-def opened(path: Path, wanted: tuple[int, int] | None = None) -> Image.Image:
+def opened(path: Path, wanted: tuple[int, int] | None = None, content: bytes | None = None) -> Image.Image:
     """Open an image as RGB.
 
     Args:
         path: The file.
         wanted: Width and height that it will be brought to. A JPEG of more than twice these is decoded to a half, a
             quarter or an eighth, never below twice these, which is several times as fast.
+        content: What is in the file, where it has been read already.
 
     Raises:
         InputError: naming the file that is no image or is damaged.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path if content is None else io.BytesIO(content)) as image:
             if wanted is not None:
                 image.draft("RGB", (2 * wanted[0], 2 * wanted[1]))
             return _on_white(image)
