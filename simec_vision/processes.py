@@ -15,6 +15,18 @@ def from_all_processes(state: Any) -> list[Any]:
     return states
 
 
+def share_of_mean(count: Tensor) -> Tensor:
+    """Give what a process's mean over its ``count`` items counts for, so that DDP's mean over processes is the items'.
+
+    The factor is processes · count / (count of all processes): 1 where all have as many, or there is one process.
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return torch.ones((), device=count.device)
+    total = count.clone()
+    torch.distributed.all_reduce(total)
+    return torch.distributed.get_world_size() * count / total.clamp(min=1)
+
+
 def keep_buffers_local(module: nn.Module) -> None:
     """Spare DDP from sending all buffers, target similarities among them, at every step, in evaluation too.
 

@@ -20,7 +20,7 @@ from simec_vision.datamodules.decoding import decode_image, decode_into, opened
 from simec_vision.files import replacing
 from simec_vision.items import InputError
 
-MEMORY_LIMIT = 4 * 2**30
+MEMORY_LIMIT = 4_000_000_000
 """Bytes up to which images are decoded once into one array; larger sets are read from their files batch by batch."""
 
 DECODING = 2

@@ -12,7 +12,7 @@ from torch import nn
 
 from simec_vision.datamodules.decoding import FITS
 from simec_vision.datamodules.image_data import Batches, ImageDataModule, Loaded, Normalisation, known_name
-from simec_vision.datamodules.image_store import find_images, open_images, some, store_name
+from simec_vision.datamodules.image_store import MEMORY_LIMIT, find_images, open_images, some, store_name
 from simec_vision.datamodules.splits import SPLITS, check_shares, said_or_drawn
 from simec_vision.datamodules.tables import numbers_or_text, read_table, repeated
 from simec_vision.items import InputError, Items, nearest
@@ -54,6 +54,7 @@ class ImageTable(ImageDataModule):
         mean: Mean of each colour channel, for normalisation.
         std: Standard deviation of each colour channel, for normalisation.
         cache: Keep decoded images in a cache file, so that the next start is fast.
+        limit: Gigabytes of decoded images up to which they are decoded once; more are decoded again in every epoch.
         batches: How batches are made.
 
     Raises:
@@ -73,13 +74,14 @@ class ImageTable(ImageDataModule):
         mean: tuple[float, float, float] = (0.5, 0.5, 0.5),
         std: tuple[float, float, float] = (0.25, 0.25, 0.25),
         cache: bool = True,
+        limit: float = MEMORY_LIMIT / 1e9,
         batches: Batches = Batches(),
     ) -> None:
         super().__init__(batches, Normalisation(mean, std))
         check_shares(validation=validation, test=test)
         known_name(fit, ["error", *FITS], "fit")
         self.root, self.table, self.pairs = root, table, pairs
-        self.image_size, self.fit, self.cache = checked_size(size), fit, cache
+        self.image_size, self.fit, self.cache, self.limit = checked_size(size), fit, cache, limit
         self.shares, self.split_seed = {"validation": validation, "test": test}, split_seed
 
     @property
@@ -95,7 +97,8 @@ class ImageTable(ImageDataModule):
         """See :meth:`ImageDataModule.load`."""
         folder = existing_folder(self.folder)
         listed = _from_folders(folder) if self.table is None else _from_table(folder, _beside(folder, self.table))
-        images = open_images(store_name("images", folder), listed.paths, self.image_size, self.fit, self.cache)
+        name, limit = store_name("images", folder), int(self.limit * 1e9)
+        images = open_images(name, listed.paths, self.image_size, self.fit, self.cache, limit)
         splits = said_or_drawn(str(folder), listed.splits, len(listed.names), self.shares, self.split_seed)
         return Loaded(Items(np.array(listed.names), listed.columns), images, splits)
 
