@@ -143,11 +143,13 @@ class FineTuning(pl.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Compute the mean cross-entropy of a batch of images and labels; the label −1 does not count."""
         images, labels = batch
-        known = (labels >= 0).sum()
-        loss = F.cross_entropy(self(images).float(), labels, ignore_index=-1, reduction="sum") / known.clamp(min=1)
+        known = labels >= 0
+        share, count = share_of_mean(known)
+        loss = F.cross_entropy(self(images).float(), labels, ignore_index=-1, reduction="sum")
+        loss = loss / known.sum().clamp(min=1) * share
         options: dict[str, Any] = {"on_step": False, "on_epoch": True, "prog_bar": True, "sync_dist": True}
-        self.log("train/loss", loss.detach(), batch_size=int(known), **options)
-        return loss * share_of_mean(known)
+        self.log("train/loss", loss.detach(), batch_size=count, **options)  # the count that all processes share
+        return loss
 
     def on_validation_epoch_start(self) -> None:
         """Begin to count."""

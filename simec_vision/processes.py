@@ -24,16 +24,21 @@ def from_all_processes(state: Any) -> list[Any]:
     return states
 
 
-def share_of_mean(count: Tensor) -> Tensor:
-    """Give what a process's mean over its ``count`` items counts for, so that DDP's mean over processes is the items'.
+def share_of_mean(known: Tensor) -> tuple[Tensor, int]:
+    """Give what a process's mean over its known items counts for, so that the processes' mean is that of all items.
 
-    The factor is processes · count / (count of all processes): 1 where all have as many, or there is one process.
+    Args:
+        known: Which items of this process's batch count, shape ``(batch,)``.
+
+    Returns:
+        processes · count / (count of all processes), 1 where there is one process; and the count of all processes.
     """
+    count = known.sum()
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return torch.ones((), device=count.device)
+        return torch.ones((), device=known.device), len(known)
     total = count.clone()
     torch.distributed.all_reduce(total)
-    return torch.distributed.get_world_size() * count / total.clamp(min=1)
+    return torch.distributed.get_world_size() * count / total.clamp(min=1), int(total)
 
 
 def keep_buffers_local(module: nn.Module) -> None:
