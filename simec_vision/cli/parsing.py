@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from simec_vision.items import InputError, nearest
+from simec_vision.items import InputError, OwnInputError, nearest
 
 Command = Callable[..., None]
 
@@ -60,7 +60,7 @@ def run_command(command: Command, defaults: dict[str, Any] | None = None, argv: 
         line = user_mistake(error)
         if line is None:
             raise
-        if first_process():
+        if first_process() or isinstance(error, OwnInputError):
             print(f"error: {line}", file=sys.stderr)
         return 2
     return 0
