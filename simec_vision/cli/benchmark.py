@@ -8,7 +8,7 @@ from simec_vision.cli.made_images import Part, RandomImages
 from simec_vision.cli.quality import measure_quality
 from simec_vision.cli.runs import open_run
 from simec_vision.cli.sides import Sides
-from simec_vision.cli.timing import interleaved, threads
+from simec_vision.cli.timing import check_turns, interleaved, threads
 from simec_vision.datamodules.image_data import Batches, ImageDataModule
 from simec_vision.items import InputError
 from simec_vision.optimisation import Optimisation
@@ -55,6 +55,7 @@ def benchmark_pretraining(
         num_threads: Threads to compute with; 0 leaves torch's own number.
         out: Folder, new or empty; default: the next free runs/benchmark.
     """
+    check_turns(repeats, num_threads)
     if quality and data is None:
         raise InputError("Expected --data with images that can be learned for --quality true, got none (random images)")
     if min(naive_steps, batch, references, embedding) < 1:

@@ -14,7 +14,7 @@ from simec_vision.cli.comparison import Comparison
 from simec_vision.cli.hardware import best_precision, quiet
 from simec_vision.cli.made_images import GivenImages, RandomImages, mapped, write_random_pixels
 from simec_vision.cli.runs import open_run
-from simec_vision.cli.timing import in_own_process, interleaved, memory
+from simec_vision.cli.timing import check_turns, in_own_process, interleaved, memory
 from simec_vision.datamodules.image_data import Batches, ImageDataModule
 from simec_vision.encoders import CifarCNN
 from simec_vision.items import InputError
@@ -51,6 +51,7 @@ def benchmark_references(
         num_threads: Threads to compute with; 0 leaves torch's own number.
         out: Folder, new or empty; default: the next free runs/benchmark.
     """
+    check_turns(repeats, num_threads)
     _check_sizes("references", references, batch, steps)
     few = limited(objective, references_per_step)
     kinds = {"all": objective} | ({} if few is None else {"limited": few})
@@ -104,6 +105,7 @@ def benchmark_images(
         folder: Where the files of images lie while it runs; default: the system's temporary folder.
         out: Folder, new or empty; default: the next free runs/benchmark.
     """
+    check_turns(repeats, num_threads)
     _check_sizes("images", images, batch, steps)
     run = open_run(out, "benchmark")
     comparison = Comparison("images: speed and memory of training", _setting(num_threads, batch))

@@ -50,7 +50,7 @@ class BareLoop:
         strengths: tuple[float, float], optimisation: Optimisation, precision: str,
     ) -> None:  # fmt: skip
         device = images.device
-        self.model = model.to(device=device, memory_format=torch.channels_last).train()
+        self.model = model.to(device).to(memory_format=torch.channels_last).train()
         self.images, self.labels, self.references = images, labels.to(device), references.to(device)
         self.batch, self.block, self.strengths = batch, block or len(references), strengths
         self.optimizer = fused(make_optimizer(self.model.parameters(), optimisation))

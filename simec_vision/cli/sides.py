@@ -52,6 +52,11 @@ class Sides:
         (self.target,) = self.targets.values()
         self.codes = torch.from_numpy(data.items.classes(data.label)[0])
 
+    @property
+    def precision(self) -> str:
+        """Lightning's name of the precision of ours and of the bare loop."""
+        return str(self.trainer.get("precision") or "32-true")
+
     def encoder(self) -> CifarCNN:
         """Make a new encoder."""
         channels, *size = self.data.size
@@ -60,7 +65,7 @@ class Sides:
     def setting(self) -> dict[str, Any]:
         """Say how it is measured."""
         return {
-            "threads": torch.get_num_threads(), "precision": self.trainer.get("precision") or "32-true",
+            "threads": torch.get_num_threads(), "precision": self.precision,
             "memory_format": "channels last", "batch": self.data.batches.size, "naive_batch": NAIVE_BATCH,
             "naive_precision": "32-true", "naive_memory_format": "contiguous", "references": self.references,
             "embedding": self.embedding, "encoder": "CifarCNN", "gram_block": self.objective.gram_block,
@@ -85,10 +90,11 @@ class Sides:
         index = self.data.split("train")
         model = SimilarityModel(self.encoder(), {"class": SimilarityHead(self.embedding, self.references)})
         strengths = self.objective.gram_penalty, self.objective.orthogonality_penalty
-        precision, block = self.trainer.get("precision") or "32-true", min(self.objective.gram_block, self.references)
+        block = min(self.objective.gram_block, self.references)
+        images, classes = in_memory(self.data, index).to(device(self.trainer)), self.codes[self.target.references]
         return BareLoop(
-            model, in_memory(self.data, index).to(device(self.trainer)), self.codes[index], self.codes[self.target.references],
-            min(self.data.batches.size, len(index)), block, strengths, self.optimisation, str(precision),
+            model, images, self.codes[index], classes, min(self.data.batches.size, len(index)), block, strengths,
+            self.optimisation, self.precision,
         )  # fmt: skip
 
     def naive(self, steps: int) -> float:

@@ -16,6 +16,16 @@ from simec_vision.items import InputError
 Result = TypeVar("Result")
 
 
+def check_turns(repeats: int, num_threads: int = 0) -> None:
+    """Make sure that there is something to measure, before anything is written.
+
+    Raises:
+        InputError: for fewer than one turn or a negative number of threads.
+    """
+    if repeats < 1 or num_threads < 0:
+        raise InputError(f"Expected repeats of at least 1 and num_threads of at least 0, got {repeats}, {num_threads}")
+
+
 def interleaved(contestants: Mapping[str, Callable[[], Result]], repeats: int) -> dict[str, list[Result]]:
     """Run contestants in turns, A B C A B C …, so that what else the machine does hits all of them alike.
 
@@ -25,12 +35,7 @@ def interleaved(contestants: Mapping[str, Callable[[], Result]], repeats: int) -
 
     Returns:
         Name → what each turn gave.
-
-    Raises:
-        InputError: for fewer than one turn.
     """
-    if repeats < 1:
-        raise InputError(f"Expected repeats of at least 1, got {repeats}")
     results: dict[str, list[Result]] = {name: [] for name in contestants}
     for _ in range(repeats):
         for name, measure in contestants.items():
@@ -69,13 +74,7 @@ def seconds_of(work: Callable[[], Any]) -> float:
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Compute with so many threads for a while; 0 leaves the number as it is.
-
-    Raises:
-        InputError: for a negative number.
-    """
-    if count < 0:
-        raise InputError(f"Expected threads of at least 0, got {count}")
+    """Compute with so many threads for a while; 0 leaves the number as it is."""
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:
