@@ -17,6 +17,7 @@ from simec_vision.cli.made_images import Part, RandomImages, mapped, write_rando
 from simec_vision.cli.main import main
 from simec_vision.cli.processes_speed import steady_rate
 from simec_vision.cli.timing import in_own_process, interleaved, memory, ratios, spread
+from simec_vision.datamodules import DrawnShoes
 from simec_vision.datamodules.image_data import Batches
 from simec_vision.encoders import MLP, PlainCNN
 from simec_vision.explain.flipping import flipping_curve
@@ -82,7 +83,7 @@ def test_clock_leaves_out_the_first_epoch():
 
 def test_clock_counts_what_training_does():
     data = RandomImages(24, size=8, held_out=2, batches=Batches(size=8))
-    clock = Clock(every_step=True)
+    clock = Clock(every_step=True, waiting=True)
     options = {"max_epochs": 2, "accelerator": "cpu", "enable_progress_bar": False, "logger": False}
     train(data, MLP(192, 4, hidden=()), 10, Objective(), Optimisation(), options, clock)
     assert [epoch.images for epoch in clock.epochs] == [24, 24]
@@ -199,6 +200,9 @@ def test_part_has_fewer_images_of_the_same_items():
     assert (len(part.split("train")), len(part.split("validation"))) == (12, 5)
     assert set(part.split("train")) <= set(whole.split("train"))
     assert part.items.names is whole.items.names
+    shoes = Part(DrawnShoes(20, 32, cache=False), 9, 1)
+    assert list(shoes.similarities()) == ["class"]
+    assert len(shoes.split("train")) == 9
 
 
 def test_repeated_images_are_the_same():
@@ -235,6 +239,9 @@ def test_references():
     summary = measured("references", *sizes, "--steps", "3")
     step = {count: summary["figures"][f"step_ms/all/{count}"]["median"] for count in (20, 60)}
     assert summary["step_ms/all/60_over_20"] == pytest.approx(step[60] / step[20])
+    peaks = [summary["figures"][f"peak_growth_mb/all/{count}"]["median"] for count in (20, 60)]
+    grown = (peaks[1] - peaks[0]) / (16 * 40 * 8 / 1e6)
+    assert summary["growth_over_head/all/60"] == pytest.approx(grown)
     limited = any("limited" in name for name in summary["figures"])
     assert limited != any("cannot limit" in note for note in summary["notes"])
 
@@ -288,6 +295,9 @@ def test_mistakes(capsys):
         (["pretraining", "--repeats", "0"], "repeats"),
         (["references", "--references", "[]"], "at least 1"),
         (["images", "--steps", "1"], "steps of at least 2"),
+        (["images", "--images", "[900,700]"], "three batches of 256"),
+        (["images", "--images", "[1000000000000]"], "free bytes"),
+        (["images", "--folder", "nowhere"], "nowhere: No such file"),
         (["processes", "--encoder", "CifarCN"], "did you mean 'CifarCNN'"),
         (["processes", "--batch", "33"], "batch that the processes divide"),
         (["explanation", "--sizes.pool", "137"], "cells no larger"),

@@ -32,7 +32,7 @@ def benchmark_pretraining(
     num_threads: int = 0,
     out: str | None = None,
 ) -> None:
-    """Compare images per second of pretraining with the bare loop and with the original's recipe, CifarCNN throughout.
+    """Compare images per second of pretraining (CifarCNN, same-class similarity) with a bare loop and the original's.
 
     Ours is what pretrain does: order, augmentation and normalisation of uint8 batches, Trainer, progress bar, logging
     and validation (not counted) included. The bare loop has the same network, losses, penalties and optimiser on
@@ -82,5 +82,6 @@ def source(data: ImageDataModule | None, images: int, batch: int) -> ImageDataMo
     if data is None:
         return RandomImages(images, batches=Batches(size=batch))
     part = Part(data, images, validation=256)
+    part.prepare_data()
     part.batches = replace(data.batches, size=batch)
     return part

@@ -65,10 +65,12 @@ class Clock(Callback):
 
     Args:
         every_step: Wait for the GPU, and look at the memory, at every step; else only at an epoch's start and end.
+        waiting: Measure how long the next batch is waited for, by Lightning's profiler, which takes time itself.
     """
 
-    def __init__(self, every_step: bool = False) -> None:
-        self.every_step, self.epochs, self.profiler = every_step, list[Epoch](), SimpleProfiler()
+    def __init__(self, every_step: bool = False, waiting: bool = False) -> None:
+        self.every_step, self.epochs = every_step, list[Epoch]()
+        self.profiler = SimpleProfiler() if waiting else None
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin an epoch."""
@@ -88,7 +90,7 @@ class Clock(Callback):
         self.epochs[-1].waited = self._waited() - self.epochs[-1].waited
 
     def _waited(self) -> float:
-        return sum(self.profiler.recorded_durations[WAITING])
+        return sum(self.profiler.recorded_durations[WAITING]) if self.profiler else 0.0
 
     @property
     def steady(self) -> list[Epoch]:
@@ -106,7 +108,7 @@ class Clock(Callback):
         return sum(epoch.images for epoch in self.steady) / sum(epoch.seconds for epoch in self.steady)
 
     def waiting(self) -> float:
-        """Share of the training time in which the next batch was waited for."""
+        """Share of the training time in which the next batch was waited for; needs ``waiting``."""
         return sum(epoch.waited for epoch in self.steady) / sum(epoch.seconds for epoch in self.steady)
 
     def step_seconds(self) -> float:
@@ -139,7 +141,7 @@ def train(
     with TemporaryDirectory() as folder:
         run = Path(folder)
         own = [MetricsTable(run / "metrics.csv"), clock, *callbacks]
-        options = {**trainer, "profiler": clock.profiler}
+        options = {**trainer, **({"profiler": clock.profiler} if clock.profiler else {})}
         lightning = make_trainer(options, run, "validation/loss", "min", False, own)
         fit(lightning, Pretraining(model, targets, objective, optimisation), data, run, None, False)
     return lightning

@@ -3,8 +3,9 @@
 Every size is measured in a process of its own, so that memory is its own.
 """
 
+import shutil
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
 import torch
@@ -20,6 +21,9 @@ from simec_vision.encoders import CifarCNN
 from simec_vision.items import InputError
 from simec_vision.optimisation import Optimisation
 from simec_vision.pretraining import Objective
+
+STATE = 16
+"""Bytes of each number of a head: itself, its gradient and the optimiser's two moments, float32."""
 
 DISTINCT = 4096
 """Different images that the items of ``benchmark references`` show, so that images cost the same at every size."""
@@ -72,8 +76,10 @@ def benchmark_references(
             for figure in ("step_ms", "peak_growth_mb"):
                 first, this = f"{figure}/{kind}/{references[0]}", f"{figure}/{kind}/{count}"
                 comparison.relate(f"{this}_over_{references[0]}", this, first)
-    heads = ", ".join(f"{4 * 4 * count * embedding / 1e6:.0f} MB for {count}" for count in references)
+        _relate_to_head(comparison, kind, references, embedding)
+    heads = ", ".join(f"{STATE * count * embedding / 1e6:.0f} MB for {count}" for count in references)
     comparison.notes.append(f"head with gradient and two moments of the optimiser, float32: {heads}")
+    comparison.notes.append("growth_over_head: memory beyond the first size over that which its head takes more")
     if few is None:
         comparison.notes.append("objectives of this version cannot limit the references of a step: not measured")
     print(comparison.write(folder, config))
@@ -107,6 +113,9 @@ def benchmark_images(
     """
     check_turns(repeats, num_threads)
     _check_sizes("images", images, batch, steps)
+    if min(images) < 3 * batch:
+        raise InputError(f"Expected images for three batches of {batch} at every size, got {images}")
+    _check_room(folder, sum(images) * size * size * 3)
     run = open_run(out, "benchmark")
     comparison = Comparison("images: speed and memory of training", _setting(num_threads, batch))
     with TemporaryDirectory(dir=folder) as files:
@@ -125,11 +134,30 @@ def benchmark_images(
     comparison.notes += [
         "anonymous: the largest resident memory that no file holds; resident also counts pages of the images' file, "
         "which the system keeps as long as nobody else needs the memory",
+        "the files have just been written: the system reads them from memory as far as they fit",
         "epoch_start: until the first batch of an epoch is there, the drawing of the epoch's order included; images "
         "per second are those of the steps after the first",
         ", ".join(f"{count} images: {count * size * size * 3 / 1e6:.0f} MB" for count in images),
     ]
     print(comparison.write(run, config))
+
+
+def _relate_to_head(comparison: Comparison, kind: str, references: list[int], embedding: int) -> None:
+    """Compare how much memory grows with how much head, gradient and optimiser's moments do."""
+    first, before = references[0], comparison.figures[f"peak_growth_mb/{kind}/{references[0]}"]
+    for count in references[1:]:
+        head = STATE * (count - first) * embedding / 1e6
+        peaks = comparison.figures[f"peak_growth_mb/{kind}/{count}"]
+        grown = [(peak - other) / head for peak, other in zip(peaks, before, strict=True)]
+        comparison.ratios[f"growth_over_head/{kind}/{count}"] = grown
+
+
+def _check_room(folder: str | None, needed: int) -> None:
+    """Check before files are written: a memory-mapped file on a full disk ends the process without a word."""
+    place = folder or gettempdir()
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise InputError(f"Expected {needed:,} free bytes for images in {place}, got {free:,}: give another --folder")
 
 
 def _check_sizes(name: str, sizes: list[int], batch: int, steps: int) -> None:
@@ -160,7 +188,7 @@ def _file(folder: Path, count: int, size: int) -> Path:
 def _references_once(
     count: int, objective: Objective, batch: int, embedding: int, steps: int, num_threads: int
 ) -> dict[str, float]:
-    data = RandomImages(max(count, batch), distinct=DISTINCT, held_out=1, batches=Batches(size=batch))
+    data = RandomImages(max(count, batch * steps), distinct=DISTINCT, held_out=1, batches=Batches(size=batch))
     data.setup()
     before = memory("VmRSS")
     clock = _trained(data, CifarCNN(embedding), count, objective, steps, num_threads)
@@ -177,7 +205,9 @@ def _images_once(path: Path, references: int, batch: int, steps: int, num_thread
     store = mapped(path)
     data = GivenImages(store, held_out=max(1, len(store) // 100), batches=Batches(size=batch))
     references = min(references, len(data.split("train")))
-    clock = _trained(data, CifarCNN(), references, Objective(orthogonality_penalty=1.0), steps, num_threads)
+    clock = _trained(
+        data, CifarCNN(size=data.size[1]), references, Objective(orthogonality_penalty=1.0), steps, num_threads
+    )
     (epoch,) = clock.steady
     return {
         "images_per_second": (epoch.images - batch) / (epoch.ends[-1] - epoch.ends[0]),

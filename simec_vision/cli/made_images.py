@@ -101,7 +101,7 @@ class RandomImages(ImageDataModule):
 
 
 class Part(ImageDataModule):
-    """Some of another source's images, for a comparison on few.
+    """Some of another source's images of known class, for a comparison on few.
 
     Args:
         whole: The other source.
@@ -113,15 +113,21 @@ class Part(ImageDataModule):
         super().__init__(whole.batches, whole.normalisation)
         self.whole, self.label, self.counts = whole, whole.label, {"train": train, "validation": validation}
 
+    def prepare_data(self) -> None:
+        """Prepare the other source."""
+        self.whole.prepare_data()
+
     def load(self) -> Loaded:
         """See :meth:`ImageDataModule.load`."""
         loaded, random = self.whole.loaded, np.random.default_rng(0)
-        splits = {name: random.permutation(self.whole.split(name))[:count] for name, count in self.counts.items()}
+        known = SameClass(self.label).known(loaded.items)
+        splits = {name: random.permutation(self.whole.split(name)) for name in self.counts}
+        splits = {name: index[known[index]][: self.counts[name]] for name, index in splits.items()}
         return Loaded(loaded.items, loaded.images, splits)
 
     def similarities(self) -> dict[str, Similarity]:
-        """Give those of the other source."""
-        return self.whole.similarities()
+        """Give ``class``: 1 between images of the same class, 0 otherwise."""
+        return {"class": SameClass(self.label)}
 
 
 def labelled(images: ImageSource, classes: int, held_out: int) -> Loaded:

@@ -28,7 +28,7 @@ class Sides:
     """The three that are compared, each measured once when called.
 
     Args:
-        data: Where images come from.
+        data: Where images come from, with the one similarity ``class``.
         references: How many references.
         embedding: Length of an embedding.
         objective: What ours and the bare loop minimise.
@@ -46,10 +46,7 @@ class Sides:
             raise InputError(f"Expected trainer.devices 1, got {trainer.get('devices')}: see benchmark.py processes")
         if (trainer.get("max_epochs") or 0) < 2:
             raise InputError("Expected trainer.max_epochs of at least 2, as the first epoch only warms up")
-        self.targets = bind_targets(data, data.similarities(), references, seed=0)
-        if len(self.targets) != 1:
-            raise InputError(f"Expected images with one similarity, got {', '.join(self.targets)}")
-        (self.target,) = self.targets.values()
+        self.target = bind_targets(data, data.similarities(), references, seed=0)["class"]
         self.codes = torch.from_numpy(data.items.classes(data.label)[0])
 
     @property
