@@ -224,6 +224,7 @@ def test_pretraining():
 
 def test_time_to_quality():
     source = ["--data", "simec_vision.cli.made_images.RandomImages", "--data.count", "96", "--quality", "true"]
+    source += ["--data.size", "8", "--data.held_out", "32"]
     sizes = ["--images", "64", "--batch", "16", "--references", "20", "--embedding", "8", "--naive_steps", "1"]
     more = ["--quality_images", "64", "--trainer.max_epochs", "20", "--optimisation.lr", "0.01"]
     summary = measured(*source, *sizes, *more, *CPU)
