@@ -58,7 +58,7 @@ def benchmark_references(
     check_turns(repeats, num_threads)
     _check_sizes("references", references, batch, steps)
     few = limited(objective, references_per_step)
-    kinds = {"all": objective} | ({} if few is None else {"limited": few})
+    kinds = {"all": limited(objective, 0) or objective} | ({} if few is None else {"limited": few})
     contestants = {
         f"{kind}/{count}": _later(_references_once, count, each, batch, embedding, steps, num_threads)
         for count in references
