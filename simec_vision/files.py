@@ -3,9 +3,11 @@
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from socket import gethostname
 from typing import TYPE_CHECKING, Any
 
 from simec_vision.items import InputError
@@ -22,7 +24,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    partial = path.with_name(f".{path.stem}.{gethostname()}-{os.getpid()}.partial{path.suffix}")
     try:
         yield partial
         os.replace(partial, path)
@@ -32,6 +34,24 @@ def replacing(path: str | Path) -> Iterator[Path]:
         raise
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(root: Path) -> Iterator[Path]:
+    """Give a folder beside ``root`` that takes its place at the end, or vanishes if anything was raised.
+
+    Raises:
+        InputError: if there is something at ``root`` that is no empty folder.
+    """
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise InputError(f"Expected a folder to make or an empty one, but {root} holds something: choose another")
+    unfinished = root.with_name(f".{root.name}.{gethostname()}-{os.getpid()}.partial")
+    unfinished.mkdir(parents=True)
+    try:
+        yield unfinished
+        os.replace(unfinished, root)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def write_json(path: str | Path, content: Any) -> None:

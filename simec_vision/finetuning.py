@@ -12,7 +12,7 @@ from simec_vision.encoders import build_encoder
 from simec_vision.files import write_json, write_weights
 from simec_vision.items import InputError
 from simec_vision.optimisation import Optimisation, configured, step_plateau
-from simec_vision.processes import Average, keep_local, share_buffers
+from simec_vision.processes import Average, keep_local, share_buffers, share_of_mean
 
 WEIGHTS = "classifier.safetensors"
 DESCRIPTION = "classifier.json"
@@ -141,11 +141,14 @@ class FineTuning(pl.LightningModule):
         self.train(self.training)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Compute the cross-entropy of a batch of images and labels."""
+        """Compute the mean cross-entropy of a batch of images and labels; the label −1 does not count."""
         images, labels = batch
-        loss = F.cross_entropy(self(images).float(), labels)
+        known = labels >= 0
+        share, count = share_of_mean(known)
+        loss = F.cross_entropy(self(images).float(), labels, ignore_index=-1, reduction="sum")
+        loss = loss / known.sum().clamp(min=1) * share
         options: dict[str, Any] = {"on_step": False, "on_epoch": True, "prog_bar": True, "sync_dist": True}
-        self.log("train/loss", loss.detach(), batch_size=len(labels), **options)
+        self.log("train/loss", loss.detach(), batch_size=count, **options)  # the count that all processes share
         return loss
 
     def on_validation_epoch_start(self) -> None:

@@ -17,6 +17,10 @@ class InputError(ValueError):
     """A mistake in what the user gave; its message is one line that says what to do, and the scripts exit with 2."""
 
 
+class OwnInputError(InputError):
+    """One that of several processes only this one may have met, so that no other one can say it."""
+
+
 def nearest(name: str, known: Sequence[str]) -> str:
     """Say which known names there are, the nearest first: ``did you mean 'heel'? Known: closure, heel``."""
     close = get_close_matches(name, known, n=1, cutoff=0.5)

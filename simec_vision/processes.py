@@ -1,10 +1,19 @@
 """Several processes that count as one: exact averages over all of them, and the same statistics in each."""
 
+import os
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+
+def place_among_processes() -> tuple[int, int]:
+    """Give this process's number and how many there are, as torchrun or SLURM tell it; 0 and 1 where neither does."""
+    for number, count in (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS")):
+        if number in os.environ and count in os.environ:
+            return int(os.environ[number]), int(os.environ[count])
+    return 0, 1
 
 
 def from_all_processes(state: Any) -> list[Any]:
@@ -14,6 +23,23 @@ def from_all_processes(state: Any) -> list[Any]:
     states: list[Any] = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(states, state)
     return states
+
+
+def share_of_mean(known: Tensor) -> tuple[Tensor, int]:
+    """Give what a process's mean over its known items counts for, so that the processes' mean is that of all items.
+
+    Args:
+        known: Which items of this process's batch count, shape ``(batch,)``.
+
+    Returns:
+        processes · count / (count of all processes), 1 where there is one process; and the count of all processes.
+    """
+    count = known.sum()
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return torch.ones((), device=known.device), len(known)
+    total = count.clone()
+    torch.distributed.all_reduce(total)
+    return torch.distributed.get_world_size() * count / total.clamp(min=1), int(total)
 
 
 def keep_local(module: nn.Module, parameters: Iterable[str] = ()) -> None:

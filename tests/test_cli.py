@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from simec_vision import SimilarityModel
 from simec_vision.cli.main import main
@@ -309,12 +310,40 @@ def test_finetuning_reports_what_is_promised(capsys, pretrained):
     assert_matches(r"\(3, 32, 32\).*\(3, 40, 40\)", fails(capsys, "finetune", "--model", str(pretrained), *other))
 
 
+def test_several_labels_and_seeds_give_what_each_gives_alone(capsys, pretrained):
+    options = ["--model", str(pretrained), "--probe", "false", *QUICK, "--trainer.max_epochs", "2"]
+    assert main("finetune", [*options, "--labels", "40", "--seed", "6", "--out", "alone"]) == 0
+    alone = json.loads(Path("alone/summary.json").read_text())
+    several = ["--labels", "[40,80]", "--seed", "[5,6]", "--out", "all"]
+    assert main("finetune", [*options, *several, "--processes", "2"]) == 0
+    summary = json.loads(Path("all/summary.json").read_text())
+    assert [(run["labels"], run["seed"]) for run in summary["runs"]] == [(40, 5), (40, 6), (80, 5), (80, 6)]
+    assert summary["runs"][1]["test/accuracy"] == alone["test/accuracy"]
+    first = [run["test/accuracy"] for run in summary["runs"][:2]]
+    assert summary["accuracies"][0] == pytest.approx(
+        {"labels": 40, "mean": sum(first) / 2, "std": abs(first[0] - first[1]) / 2, "seeds": 2}
+    )
+    weights = [load_file(f"{run}/model/classifier.safetensors") for run in ("alone", "all/labels-40-seed-6")]
+    assert all((weights[0][name] - weights[1][name]).abs().max() < 1e-4 for name in weights[0])
+    Path("all/labels-80-seed-5/summary.json").unlink()
+    kept = Path("all/labels-80-seed-6/summary.json").stat().st_mtime_ns
+    assert main("finetune", ["--resume", "all"]) == 0
+    assert Path("all/labels-80-seed-6/summary.json").stat().st_mtime_ns == kept
+    again = json.loads(Path("all/summary.json").read_text())["runs"]
+    assert [run["test/accuracy"] for run in again] == [run["test/accuracy"] for run in summary["runs"]]
+    capsys.readouterr()
+    many = ["--model", str(pretrained), "--labels", "[40,4000]"]
+    assert_matches(r"\(160\), got 4000", fails(capsys, "finetune", *many))
+    assert_matches("at least one process", fails(capsys, "finetune", *many[:2], "--seed", "[]"))
+
+
 def test_explaining_reports_what_is_promised(capsys, pretrained):
     options = ["--model", str(pretrained), "--head", "heel"]
     assert main("explain", [*options, "--images", "2", "--references", "3", "--out", "told"]) == 0
     summary = json.loads(Path("told/summary.json").read_text())
     assert len(summary["explained"]) == 2 * 3 + 2 * 2
-    assert all({"score", "delta"} <= set(row) for row in summary["explained"])
+    assert all({"score", "baseline", "delta"} <= set(row) for row in summary["explained"])
+    assert all(row["baseline"] != 0 and abs(row["delta"]) < 1e-3 for row in summary["explained"])
     assert summary["files"] == ["heel.png", "all_pairs.png", "relevance.npz"]
     arrays = np.load("told/relevance.npz", allow_pickle=False)
     assert arrays["heel"].shape == (3, 2, 3, 32, 32)
@@ -356,7 +385,8 @@ def test_explaining_connects_cells(capsys, pretrained):
     ]  # fmt: skip
     for row in summary["bilrp"]:
         first, second = (factors[names.index(row[side])].sum(axis=(1, 2)) for side in ("image", "other"))
-        assert row["delta"] == pytest.approx((first @ second - row["score"]) / row["score"], rel=1e-3)
+        explained = row["score"] - row["baseline"]
+        assert row["delta"] == pytest.approx((first @ second - explained) / row["score"], rel=1e-3, abs=1e-6)
         assert row["kept"] == 1
     assert main("explain", [*options, "--images", "2", "--directions", "2", "--out", "some"]) == 0
     assert np.load("some/relevance.npz")["bilrp"].shape == (2, 2, 16, 16)

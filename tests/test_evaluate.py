@@ -73,6 +73,8 @@ def test_explanations_are_measured_side_by_side(runs, capsys):
     assert "| captum_lrp | failed |" in table
     assert re.search(r"captum_lrp failed: TypeError.*Flatten", table)
     assert "4 held-out images a case, seed 0" in table
+    assert all(0 < share < 1 for share in summary["drawn_anew"].values())
+    assert f"drawn anew: {summary['drawn_anew']['heel']:.2f} of what changes" in table
     assert "a_flat: heel mass" in capsys.readouterr().out
     with Image.open("measured/explanations.png") as figure:
         assert figure.size[0] > 1000

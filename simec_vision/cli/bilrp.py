@@ -53,7 +53,7 @@ def about_bilrp(asked: Explained, cells: Cells) -> Picture:
     """Explain what connects each two of the images.
 
     Returns:
-        A row for each two: their names, ``score``, ``kept`` share of the score and ``delta``; and the factors, from
+        A row for each two: their names, ``score``, ``baseline``, ``kept`` share and ``delta``; and the factors, from
         which the relevance between any cells follows: ``np.einsum("dij,dkl->ijkl", bilrp[a], bilrp[b])``.
     """
     from simec_vision.explain.connections import connection_grid
@@ -63,9 +63,10 @@ def about_bilrp(asked: Explained, cells: Cells) -> Picture:
     every = factors(model, asked.images(), asked.preset, pool, _directions(model, data, cells.directions))
     first, second = (list(places) for places in zip(*combinations(range(len(items)), 2), strict=True))
     told, names, pictures = connect(every[first], every[second]), asked.names(items), asked.pictures()
+    numbers = {part: getattr(told, part).tolist() for part in ("score", "baseline", "kept", "delta")}
     rows = [
-        {"image": names[a], "other": names[b], "score": float(score), "kept": float(kept), "delta": float(delta)}
-        for a, b, score, kept, delta in zip(first, second, told.score, told.kept, told.delta, strict=True)
+        {"image": names[a], "other": names[b], **{part: values[place] for part, values in numbers.items()}}
+        for place, (a, b) in enumerate(zip(first, second, strict=True))
     ]
     strongest = [told.strongest(DRAWN, pair) for pair in range(len(rows))]
 

@@ -75,6 +75,7 @@ class Case:
         images: Normalised, shape ``(batch, channel, height, width)``.
         references: Head → the reference that each image is predicted to be most similar to, shape ``(batch,)``.
         masks: Head → where its relevance should be, shape ``(batch, height, width)``; heads without truth are missing.
+        changes: Head → how much pixels change when its attribute is drawn anew, same shape, for data that can.
         background: Where nothing is, shape ``(batch, height, width)``.
         seed: Seed of the images' choice and of random weights.
     """
@@ -84,6 +85,7 @@ class Case:
     images: Tensor
     references: dict[str, Tensor]
     masks: dict[str, Tensor]
+    changes: dict[str, Tensor]
     background: Tensor
     seed: int
 
@@ -160,17 +162,25 @@ def _case(
     pictures, images = data.images(items), data.normalised(items)
     with torch.no_grad():
         nearest = {name: predicted.argmax(dim=1) for name, predicted in model(images).items() if name in heads}
-    masks_of = getattr(data, "masks", None)
-    known = {} if masks_of is None else masks_of(items)
-    masks = {name: dilated(torch.from_numpy(known[name]), dilation) for name in heads if name in known}
+    masks = {name: dilated(mask, dilation) for name, mask in _known(data, "masks", items, heads).items()}
+    changes = _known(data, "changes", items, heads)
     background = ~dilated(~white_background(pictures), dilation)
-    return Case(model, pictures, images, {name: nearest[name] for name in heads}, masks, background, seed)
+    return Case(model, pictures, images, {name: nearest[name] for name in heads}, masks, changes, background, seed)
+
+
+def _known(data: ImageDataModule, truth: str, items: NDArray[np.int64], heads: Sequence[str]) -> dict[str, Tensor]:
+    """Ask data for what they know of items, head by head; empty where they know nothing."""
+    tell = getattr(data, truth, None)
+    told = {} if tell is None else tell(items)
+    return {name: torch.from_numpy(told[name]) for name in heads if name in told}
 
 
 def _measure(table: Mapping[str, Method], case: Case, settings: Settings, results: Results) -> None:
     """Measure every method on a case; one that cannot explain this network is kept with its reason."""
     for head, mask in case.masks.items():
         results.chance.setdefault(head, []).append(float(mask.float().mean()))
+    for head, change in case.changes.items():
+        results.drawn.setdefault(head, []).append(_mean(relevance_mass(change, case.masks[head])))
     for name, method in table.items():
         torch.manual_seed(case.seed)
         try:

@@ -49,6 +49,7 @@ class Results:
         curves: ``<method>/<head>/<order>`` → mean score after each flipped region, for each case.
         cascades: ``<method>/<head>`` → layer down to which all is random → rank correlation, for each case.
         chance: Head → the true mask's share of the image, for each case: the mass that a blind heatmap has on it.
+        drawn: Head → the true mask's share of what changes when the attribute is drawn anew, for each case.
         failed: Method → why it cannot explain this network.
     """
 
@@ -59,6 +60,7 @@ class Results:
     curves: dict[str, list[NDArray[np.float32]]] = field(default_factory=dict)
     cascades: dict[str, list[dict[str, float]]] = field(default_factory=dict)
     chance: dict[str, list[float]] = field(default_factory=dict)
+    drawn: dict[str, list[float]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
 
     def add(self, method: str, head: str, values: Mapping[str, float]) -> None:
@@ -87,10 +89,6 @@ class Results:
         values = self.values.get(method, {}).get(head, {}).get(measure, [])
         return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
-    def chances(self) -> dict[str, float]:
-        """Average the masks' shares over the cases."""
-        return {head: float(np.mean(shares)) for head, shares in self.chance.items()}
-
     def ordered(self) -> list[str]:
         """Sort methods by localisation, where there is truth, else by pixel flipping; the blind ones at the end."""
         measure = "mass" if any(not math.isnan(self._overall(name, "mass")) for name in self.values) else "gap"
@@ -102,6 +100,11 @@ class Results:
         means = [self.mean(method, head, measure) for head in self.heads()]
         known = [mean for mean in means if not math.isnan(mean)]
         return sum(known) / len(known) if known else float("nan")
+
+
+def averaged(shares: Mapping[str, list[float]]) -> dict[str, float]:
+    """Average the shares of each head over the cases."""
+    return {head: float(np.mean(values)) for head, values in shares.items()}
 
 
 def write_report(folder: Path, results: Results, shown: Mapping[str, Any]) -> str:
@@ -140,7 +143,8 @@ def summary(results: Results, files: list[str]) -> dict[str, Any]:
         "images": results.images,
         "measures": MEASURES,
         "table": rows,
-        "chance": {head: round(share, 4) for head, share in results.chances().items()},
+        "chance": {head: round(share, 4) for head, share in averaged(results.chance).items()},
+        "drawn_anew": {head: round(share, 4) for head, share in averaged(results.drawn).items()},
         "randomisation": {name: _mean_cascade(runs) for name, runs in results.cascades.items()},
         "failed": results.failed,
         "files": files,
@@ -169,7 +173,11 @@ def markdown(results: Results) -> str:
         lines += [_line(results, method, head) for method in results.ordered()]
         lines += [f"| {method} |{' failed |' * len(MEASURES)}" for method in results.failed]
         lines += [""]
-    lines += [f"- chance: mass {share:.2f} for {head}" for head, share in results.chances().items()]
+    lines += [f"- chance: mass {share:.2f} for {head}" for head, share in averaged(results.chance).items()]
+    lines += [
+        f"- drawn anew: {share:.2f} of what changes in the picture lies on the mask for {head}"
+        for head, share in averaged(results.drawn).items()
+    ]
     lines += [f"- {name}: {meaning}" for name, meaning in MEASURES.items()]
     lines += [f"- {method} failed: {reason}" for method, reason in results.failed.items()]
     cases = f"{len(results.models)} models, " if len(results.models) > 1 else ""
@@ -196,5 +204,5 @@ def _draw(path: Path, results: Results) -> None:
         values = {row: {head: results.mean(row, head, measure) for head in heads} for row in rows}
         spread = {row: {head: results.spread(row, head, measure) for head in heads} for row in rows}
         if any(not math.isnan(value) for by_head in values.values() for value in by_head.values()):
-            panels.append(Panel(title, note, values, spread, results.chances() if measure == "mass" else {}))
+            panels.append(Panel(title, note, values, spread, averaged(results.chance) if measure == "mass" else {}))
     bar_panels(panels, rows, heads, path)

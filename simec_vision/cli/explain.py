@@ -12,8 +12,9 @@ from torch import Tensor
 
 from simec_vision.cli.bilrp import Cells, about_bilrp
 from simec_vision.cli.building import check_images, reference_index
-from simec_vision.cli.figures import Look
+from simec_vision.cli.figures import BEST, Look
 from simec_vision.cli.questions import Explained, about_head, about_pairs, about_rather, localisation
+from simec_vision.cli.relevance_files import open_files, write_relevance
 from simec_vision.cli.runs import open_run, with_option, write_text
 from simec_vision.cli.saved import pretrained_run, run_options
 from simec_vision.datamodules.image_data import ImageDataModule
@@ -48,7 +49,7 @@ def explain_run(
     head: str | None = None,
     images: int | str | list[str] = 4,
     references: int | str | list[str] = 3,
-    preset: str = "a_flat",
+    preset: str = BEST,
     pairs: bool = True,
     rather: bool = False,
     bilrp: bool = False,
@@ -58,6 +59,7 @@ def explain_run(
     scale: Scale = "row",
     format: Literal["png", "pdf"] = "png",
     seed: int = 0,
+    split: Literal["train", "validation", "test"] | None = None,
     data: ImageDataModule | None = None,
     out: str | None = None,
 ) -> None:
@@ -69,7 +71,7 @@ def explain_run(
         head: Which similarity is explained; default: all.
         images: How many held-out images, chosen to differ, or their names, with commas between them.
         references: How many references, chosen to differ, or their names, with commas between them.
-        preset: Which rule for which layer: a_flat, the original's.
+        preset: Which rule for which layer; a_flat is the original's, the default was best on shoes (docs/evidence.md).
         pairs: Draw all pairs of the images by the inner product of their embeddings, too.
         rather: Draw why images are more similar to one reference than to another, for each two of the references, too.
         bilrp: Draw which cell of an image goes with which cell of another, for each two of the images, too (BiLRP).
@@ -80,6 +82,8 @@ def explain_run(
         scale: Heatmaps that share their colours, those of a row, as in the original, none (image), or all of a figure.
         format: Format of the figures, png or pdf.
         seed: Seed of the choice of images and references.
+        split: Write the relevance of all images of this split to the references, in files of 64 images, and draw
+            nothing. Several processes share them, and what --out already holds is not made again.
         data: Other images than those of the pretraining.
         out: Folder, new or empty; default: the next free runs/explain.
     """
@@ -90,6 +94,12 @@ def explain_run(
     check_images(pretrained, data)
     names = list(pretrained.heads) if head is None else [head]
     targets = _targets(pretrained, data, options.similarities or options.data.similarities(), names)
+    if split is not None:
+        asked = Explained(pretrained, data, data.split(split), preset, Look())
+        folder = open_files(out, with_option(config, "model", str(source)))
+        paths = write_relevance(asked, _references(data, targets, _names(references), seed), folder)
+        print(f"Wrote {len(paths)} files of relevance in {folder}")
+        return
     chosen = _chosen_items(data, targets, _names(images), seed)
     wanted = Cells(cells, directions).checked(pretrained, data, len(chosen)) if bilrp else None
     asked = Explained(pretrained, data, chosen, preset, Look(colours, scale, format))
@@ -124,7 +134,7 @@ def draw_defaults(
     """Draw four held-out images against three references of every head (fewer if there are), and all their pairs."""
     chosen = _chosen_items(data, targets, min(4, len(data.split("test"))), seed=0)
     references = min(3, *(len(target) for target in targets.values()))
-    asked = Explained(model.eval(), data, chosen, "a_flat", Look())
+    asked = Explained(model.eval(), data, chosen, BEST, Look())
     summary = draw(asked, targets, _references(data, targets, references, seed=0), Also(), folder)
     write_json(folder / "summary.json", summary)
     return [folder / name for name in summary["files"]]

@@ -1,7 +1,10 @@
 """The command ``finetune``: a classifier from few labels on a pretrained encoder."""
 
+import time
+from collections.abc import Mapping, Sequence
 from math import ceil
 from pathlib import Path
+from statistics import fmean, pstdev
 from typing import Any
 
 import pytorch_lightning as pl
@@ -19,6 +22,7 @@ from simec_vision.cli.runs import (
     write_text,
 )
 from simec_vision.cli.saved import pretrained_run, run_options
+from simec_vision.cli.sweep import check_choices, run_all
 from simec_vision.datamodules.image_data import Batches, ImageDataModule
 from simec_vision.encoders import build_encoder
 from simec_vision.files import write_json
@@ -33,8 +37,8 @@ def finetune(
     config: str,
     trainer: dict[str, Any],
     model: str | None = None,
-    labels: int | None = 100,
-    seed: int = 11,
+    labels: int | list[int] | None = 100,
+    seed: int | list[int] = 11,
     label: str | None = None,
     data: ImageDataModule | None = None,
     frozen: bool = False,
@@ -44,6 +48,7 @@ def finetune(
     probe: bool = True,
     neighbours: int = 20,
     tensorboard: bool = False,
+    processes: int = 1,
     out: str | None = None,
     resume: str | None = None,
 ) -> None:
@@ -53,8 +58,9 @@ def finetune(
         config: All options as YAML, for the run folder.
         trainer: Options of Lightning's Trainer.
         model: Run folder of the pretraining; default: the newest under runs/, pretrained first if there is none.
-        labels: How many labelled training images; null takes all.
-        seed: Seed of the choice of these images (the fewer are among the more) and of the classifier's start.
+        labels: How many labelled training images, or a list of such numbers; null takes all.
+        seed: Seed of the choice of these images (the fewer are among the more) and of the classifier's start, or a
+            list of seeds.
         label: The attribute that is the class; default: what the data suggest, Category for shoes.
         data: Other images than those of the pretraining.
         frozen: Train only the classifier's linear layer; the encoder stays as it is, batch-norm statistics included.
@@ -64,15 +70,25 @@ def finetune(
         probe: Fit a linear probe and a nearest-neighbour classifier on the encoder as it starts, too.
         neighbours: Neighbours that vote, at most.
         tensorboard: Log to TensorBoard too (needs the extra simec-vision[tensorboard]).
+        processes: How many runs are made at once where there are several labels or seeds; each has its share of the
+            processor's threads.
         out: Run folder, new or empty; default: the next free runs/finetune.
         resume: Run folder of an interrupted run that is continued with its own options.
     """
     source = pretrained_run(model)
     run = open_run(out, "finetune", resume=resume is not None)
-    pl.seed_everything(seed, verbose=False)
+    config = with_option(config, "model", str(source))
     pretrained = SimilarityModel.load(source / "model")
     data = data or run_options(source).data
     check_images(pretrained, data)
+    if isinstance(labels, list) or isinstance(seed, list):
+        choices = {"labels": _listed(labels), "seed": _listed(seed)}
+        check_choices(choices, processes)
+        for count in choices["labels"]:
+            data.use_labels(label or data.label, count)  # here the user's mistakes come out
+        finetune_many(config, choices, run, processes)
+        return
+    pl.seed_everything(seed, verbose=False)
     data.batches = batches
     classes = data.use_labels(label or data.label, labels, seed)
     check_held_out(data, "validation", "test")
@@ -93,12 +109,44 @@ def finetune(
         _scale(encoder, data),
     )
     module = FineTuning(classifier.to(memory_format=torch.channels_last), optimisation, frozen, seed)
-    config = with_option(config, "model", str(source))
     summary |= _train(module, data, run, trainer, tensorboard, resume, config)
     if int(pl.utilities.rank_zero_only.rank) == 0:  # type: ignore[attr-defined]
         classifier.cpu().to(memory_format=torch.contiguous_format).save(run / "model")
         write_json(run / "summary.json", summary)
         print(_report(run, summary))
+
+
+def _listed(choice: Any) -> list[Any]:
+    return choice if isinstance(choice, list) else [choice]
+
+
+def finetune_many(config: str, choices: Mapping[str, Sequence[Any]], folder: Path, processes: int) -> None:
+    """Fine-tune with each number of labels and each seed, and write the accuracies' mean and spread over the seeds.
+
+    ``summary.json`` holds ``runs``, one summary each, and ``accuracies``: ``labels``, ``mean``, ``std`` and ``seeds``.
+    """
+    write_text(folder / "config.yaml", config)
+    started = time.perf_counter()
+    runs = run_all("finetune", config, choices, folder, processes)
+    rows = accuracies(runs)
+    seconds = round(time.perf_counter() - started, 3)
+    write_json(folder / "summary.json", {"runs": runs, "accuracies": rows, "seconds": seconds})
+    lines = [
+        f"{row['labels']:6d} labels: test accuracy {row['mean']:.4f} ± {row['std']:.4f} ({row['seeds']} seeds)"
+        for row in rows
+    ]
+    print("\n".join([*lines, f"{len(runs)} runs in {seconds:.0f} s", f"Saved {folder}"]))
+
+
+def accuracies(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Give for each number of labels mean and standard deviation of the test accuracy over the seeds."""
+    table: dict[int, list[float]] = {}
+    for run in runs:
+        table.setdefault(run["labels"], []).append(run["test/accuracy"])
+    return [
+        {"labels": labels, "mean": fmean(values), "std": pstdev(values), "seeds": len(values)}
+        for labels, values in table.items()
+    ]
 
 
 def _check_classes(data: ImageDataModule, label: str) -> None:

@@ -11,6 +11,12 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "explain": {},
     "evaluate explanations": {},
     "evaluate trap": {},
+    "benchmark pretraining": {"trainer.max_epochs": 3, "trainer.devices": 1},
+    "benchmark references": {},
+    "benchmark images": {},
+    "benchmark processes": {},
+    "benchmark explanation": {},
+    "benchmark loading": {},
 }
 """Command → option → default, where it differs from the command's signature."""
 
@@ -20,10 +26,19 @@ FUNCTIONS = {
     "explain": ("explain", "explain_run"),
     "evaluate explanations": ("evaluate", "evaluate_explanations"),
     "evaluate trap": ("trap", "evaluate_trap"),
+    "benchmark pretraining": ("benchmark", "benchmark_pretraining"),
+    "benchmark references": ("growth", "benchmark_references"),
+    "benchmark images": ("growth", "benchmark_images"),
+    "benchmark processes": ("processes_speed", "benchmark_processes"),
+    "benchmark explanation": ("explanation_speed", "benchmark_explanation"),
+    "benchmark loading": ("loading_speed", "benchmark_loading"),
 }
 """Command → file and function."""
 
-TASKS = {"evaluate": ("explanations", "trap")}
+TASKS = {
+    "evaluate": ("explanations", "trap"),
+    "benchmark": ("pretraining", "references", "images", "processes", "explanation", "loading"),
+}
 """Script → what it can do, its first argument; the first of these where there is none."""
 
 
@@ -57,3 +72,7 @@ def command_function(command: str) -> Any:
     """Give the function of a command; imported only now, as it is heavy."""
     module, name = FUNCTIONS[command]
     return getattr(import_module(f"simec_vision.cli.{module}"), name)
+
+
+if __name__ == "__main__":  # python -m simec_vision.cli.main pretrain …, which several processes can be started with
+    sys.exit(main(sys.argv[1], sys.argv[2:]))

@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from simec_vision.items import InputError, nearest
+from simec_vision.items import InputError, OwnInputError, nearest
 
 Command = Callable[..., None]
 
@@ -52,23 +52,29 @@ def run_command(command: Command, defaults: dict[str, Any] | None = None, argv: 
 
     A user's mistake ends in one line on stderr and exit code 2.
     """
-    from simec_vision.cli.hardware import quiet
     from simec_vision.cli.runs import first_process
 
-    quiet()
     try:
-        _run(command, defaults, list(sys.argv[1:] if argv is None else argv))
+        run_here(command, defaults, list(sys.argv[1:] if argv is None else argv))
     except Exception as error:
         line = user_mistake(error)
         if line is None:
             raise
-        if first_process():
+        if first_process() or isinstance(error, OwnInputError):
             print(f"error: {line}", file=sys.stderr)
         return 2
     return 0
 
 
-def _run(command: Command, defaults: dict[str, Any] | None, argv: list[str]) -> None:
+def run_here(command: Command, defaults: dict[str, Any] | None, argv: list[str]) -> None:
+    """Parse arguments and run the command; a user's mistake is raised.
+
+    Raises:
+        InputError: if the arguments are wrong.
+    """
+    from simec_vision.cli.hardware import quiet
+
+    quiet()
     parser = make_parser(command, defaults)
     argv = continued(argv)
     configs = read_configs(argv)
@@ -99,7 +105,8 @@ def instantiate(parser: Any, parsed: Any) -> Any:
     """Build the objects that a parsed configuration describes."""
     import torch
 
-    torch.manual_seed(parsed.get("seed") or 0)  # an encoder among the options draws its weights now
+    seed = parsed.get("seed")
+    torch.manual_seed(seed if isinstance(seed, int) else 0)  # an encoder among the options draws its weights now
     build = getattr(parser, "instantiate", None) or parser.instantiate_classes  # the name before jsonargparse 4.49
     return build(parsed)
 

@@ -18,6 +18,9 @@ from simec_vision.explain.evaluation import relevance_mass
 from simec_vision.model import SimilarityModel
 from simec_vision.similarities import TargetSimilarity
 
+TOLD = ("score", "baseline", "delta")
+"""What a row says of an explanation."""
+
 
 @dataclass(frozen=True)
 class Explained:
@@ -165,8 +168,8 @@ def _rows(
     """Say in a row what is known of every heatmap; ``labels`` begin the rows of a row of the figure."""
     known = torch.full(told.score.shape, torch.nan) if true is None else true
     names = [(label, name) for label in labels for name in asked.names(asked.items)]
-    values = zip(names, known.tolist(), told.score.tolist(), told.delta.tolist(), strict=True)
+    values = zip(names, known.tolist(), zip(*(getattr(told, part).tolist() for part in TOLD), strict=True), strict=True)
     return [
-        {**label, "image": name, "true": None if np.isnan(value) else value, "score": score, "delta": delta}
-        for (label, name), value, score, delta in values
+        {**label, "image": name, "true": None if np.isnan(true) else true, **dict(zip(TOLD, numbers, strict=True))}
+        for (label, name), true, numbers in values
     ]

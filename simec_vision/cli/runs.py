@@ -71,7 +71,7 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text)
 
 
-def with_option(config: str, name: str, value: str) -> str:
+def with_option(config: str, name: str, value: Any) -> str:
     """Set an option in a configuration written as YAML."""
     import yaml
 

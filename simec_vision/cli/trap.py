@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from simec_vision.cli.figures import BEST
 from simec_vision.cli.runs import open_run, write_text
 from simec_vision.cli.saved import pretrained_run, run_options
 from simec_vision.cli.shoe_reading import (
@@ -56,7 +57,7 @@ def evaluate_trap(
     biased: str | None = None,
     unbiased: str | None = None,
     images: int = 64,
-    method: str = "a_flat",
+    method: str = BEST,
     dilation: int = 3,
     count: int = 4000,
     size: int = 136,

@@ -1,18 +1,18 @@
 """What all sources of images share: items, splits, whole batches, normalisation and augmentation on the device."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import DataLoader
 
 from simec_vision.datamodules.augmentation import flip_and_shift, mix_colours, uniform
+from simec_vision.datamodules.batching import EveryItem, TrainingOrder, batch_loader
 from simec_vision.datamodules.image_store import ImageSource
 from simec_vision.items import InputError, Items, nearest
 from simec_vision.similarities import Similarity
@@ -68,38 +68,6 @@ class Loaded(NamedTuple):
     items: Items
     images: ImageSource
     splits: dict[str, NDArray[np.int64]]
-
-
-class _WholeBatches(Dataset[tuple[Tensor, Tensor]]):
-    """Some items of a source; a batch is one fetch."""
-
-    def __init__(self, images: ImageSource, index: NDArray[np.int64]) -> None:
-        self.images, self.index = images, index
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    def __getitem__(self, position: int) -> tuple[Tensor, Tensor]:
-        images, index = self.__getitems__([position])
-        return images[0], index[0]
-
-    def __getitems__(self, positions: list[int]) -> tuple[Tensor, Tensor]:
-        index = self.index[positions]
-        return self.images.fetch(index), torch.from_numpy(index)
-
-
-class _EverySampler(DistributedSampler[Any]):
-    """Every item once, in order, over all processes: nothing is repeated to make their shares equal."""
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(range(self.rank, len(self.dataset), self.num_replicas))  # type: ignore[arg-type]
-
-    def __len__(self) -> int:
-        return len(range(self.rank, len(self.dataset), self.num_replicas))  # type: ignore[arg-type]
-
-
-def _as_is(batch: Any) -> Any:
-    return batch
 
 
 class ImageDataModule(pl.LightningDataModule, ABC):
@@ -207,14 +175,11 @@ class ImageDataModule(pl.LightningDataModule, ABC):
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         """Give the training batches, in a new seeded order each epoch."""
-        data = _WholeBatches(self.loaded.images, self.subset("train"))
-        per_process = self._per_process()
+        items, per_process = self.subset("train"), self._per_process()
         # Similarities can spare the last, smaller batch; few labels cannot.
-        drop = self._labels is None and len(data) >= self.batches.size
-        sampler: DistributedSampler[Any] = DistributedSampler(
-            data, *self._processes(), shuffle=True, seed=self.batches.seed, drop_last=drop
-        )
-        return self._loader(data, sampler, per_process, drop)
+        drop = self._labels is None and len(items) >= self.batches.size
+        order = TrainingOrder(items, *self._processes(), self.loaded.images, self.batches.seed, drop)
+        return batch_loader(self.loaded.images, order, per_process, drop, self.batches.workers)
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         """Give the validation batches."""
@@ -225,22 +190,9 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         return self._in_order("test")
 
     def _in_order(self, name: str) -> DataLoader[tuple[Tensor, Tensor]]:
-        data = _WholeBatches(self.loaded.images, self.subset(name))
-        return self._loader(
-            data,
-            _EverySampler(data, *self._processes(), shuffle=False),
-            max(self.batches.size // self._processes()[0], 256),
-            False,
-        )
-
-    def _loader(
-        self, data: _WholeBatches, sampler: DistributedSampler[Any], size: int, drop: bool
-    ) -> DataLoader[tuple[Tensor, Tensor]]:
-        workers = self.batches.workers
-        return DataLoader(
-            data, size, sampler=sampler, drop_last=drop, collate_fn=_as_is,
-            num_workers=workers, persistent_workers=workers > 0, pin_memory=torch.cuda.is_available(),
-        )  # fmt: skip
+        order = EveryItem(self.subset(name), *self._processes())
+        size = max(self.batches.size // self._processes()[0], 256)
+        return batch_loader(self.loaded.images, order, size, False, self.batches.workers)
 
     def _processes(self) -> tuple[int, int]:
         return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
@@ -252,11 +204,20 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         return self.batches.size // processes
 
     def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
-        """Augment and normalise a batch on its device; give labels instead of indices after :meth:`use_labels`."""
-        images, index = batch
+        """Augment and normalise a batch on its device; give labels instead of indices after :meth:`use_labels`.
+
+        An item that is there only to make the processes' shares equal has the label −1.
+        """
+        images, given = batch
+        index = torch.where(given < 0, -1 - given, given)
         if self.trainer is not None and self.trainer.training:
             images = self.augmented(images, index, self.trainer.current_epoch)
-        return self.normalisation(images), index if self._labels is None else self._labels.to(index.device)[index]
+        images = self.normalisation(images)
+        return images, index if self._labels is None else self._known_labels(given)
+
+    def _known_labels(self, index: Tensor) -> Tensor:
+        assert self._labels is not None
+        return self._labels.to(index.device)[index.clamp(min=0)].where(index >= 0, -1)
 
     def augmented(self, images: Tensor, index: Tensor, epoch: int) -> Tensor:
         """Vary uint8 images of the given items as in an epoch."""

@@ -2,26 +2,29 @@
 
 import hashlib
 import json
+import mmap
 import os
 import shutil
-import struct
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from filelock import FileLock
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from simec_vision.datamodules.decoding import decode_image, decode_into, opened
 from simec_vision.files import replacing
 from simec_vision.items import InputError
 
-MEMORY_LIMIT = 4 * 2**30
+MEMORY_LIMIT = 4_000_000_000
 """Bytes up to which images are decoded once into one array; larger sets are read from their files batch by batch."""
+
+DECODING = 2
+"""Version of the decoding; part of the cache file's key, so raise it whenever it changes a pixel."""
 
 SUFFIXES = {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 """How the names of image files end, in small letters."""
@@ -52,10 +55,37 @@ class ImageStore:
     def __len__(self) -> int:
         return len(self.images)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Let a worker process map the file itself: pickled, a memory-mapped array would become a copy of all of it."""
+        place = mapped_place(self.images)
+        return {"images": self.images} if place is None else {"place": place}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.images = state["images"] if "images" in state else mapped(*state["place"])
+
     def fetch(self, index: NDArray[np.int64]) -> Tensor:
         """See :class:`ImageSource`."""
         # Stored with channels last, a batch is one gather, and permuting it costs nothing.
         return torch.from_numpy(np.ascontiguousarray(self.images[index])).permute(0, 3, 1, 2)
+
+
+Place = tuple[str, int, tuple[int, ...], tuple[int, ...]]
+"""Where in a file an array of bytes lies: path, first byte, shape and strides."""
+
+
+def mapped_place(array: NDArray[np.uint8]) -> Place | None:
+    """Find where in its file a memory-mapped array, or a view of one, lies; None for one in memory."""
+    if not isinstance(array, np.memmap) or getattr(array, "_mmap", None) is None:
+        return None
+    whole = np.frombuffer(array._mmap, dtype=np.uint8)  # type: ignore[attr-defined]
+    start = array.offset - array.offset % mmap.ALLOCATIONGRANULARITY
+    return str(array.filename), start + array.ctypes.data - whole.ctypes.data, array.shape, array.strides
+
+
+def mapped(path: str, start: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Memory-map what :func:`mapped_place` found, read-only."""
+    whole = np.memmap(path, dtype=np.uint8, mode="r")
+    return np.lib.stride_tricks.as_strided(whole[start:], shape, strides, subok=True, writeable=False)
 
 
 class ImageFiles:
@@ -63,18 +93,22 @@ class ImageFiles:
 
     Args:
         paths: One file an item.
-        decode: Path → uint8 of shape ``(height, width, channel)``.
+        shape: Height, width and channels of the images.
+        decode: Path → uint8 of that shape.
     """
 
-    def __init__(self, paths: Sequence[Path], decode: Callable[[Path], NDArray[np.uint8]]) -> None:
-        self.paths, self.decode = paths, decode
+    def __init__(
+        self, paths: Sequence[Path], shape: tuple[int, int, int], decode: Callable[[Path], NDArray[np.uint8]]
+    ) -> None:
+        self.paths, self.shape, self.decode = paths, shape, decode
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def fetch(self, index: NDArray[np.int64]) -> Tensor:
         """See :class:`ImageSource`."""
-        images = np.stack([self.decode(self.paths[i]) for i in index])
+        images = np.empty((len(index), *self.shape), dtype=np.uint8)
+        decode_into(images, [self.paths[i] for i in index], self.decode)
         return torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
@@ -136,12 +170,18 @@ def cached_array(
     path = folder / f"{name}-{key}.npy"
     if not path.exists():
         _check_room(folder, int(np.prod(shape, dtype=np.int64)))
-        with replacing(path) as unfinished:
-            array = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.uint8, shape=shape)
-            fill(array)
-            array.flush()
+        with FileLock(folder / f".{name}.lock"):  # of several processes, one makes it and the others wait
+            if not path.exists():
+                _make_array(path, shape, fill)
         _remove_others(path, name)
     return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def _make_array(path: Path, shape: tuple[int, ...], fill: Callable[[NDArray[np.uint8]], None]) -> None:
+    with replacing(path) as unfinished:
+        array = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.uint8, shape=shape)
+        fill(array)
+        array.flush()
 
 
 def _check_room(folder: Path, needed: int) -> None:
@@ -162,77 +202,6 @@ def _remove_others(path: Path, name: str) -> None:
     for old in path.parent.glob(f"{name}-{'[0-9a-f]' * 20}.npy"):
         if old != path:
             old.unlink(missing_ok=True)
-
-
-def decode_image(path: Path, size: tuple[int, int] | None, fit: str = "error") -> NDArray[np.uint8]:
-    """Decode an image file to RGB; transparency is laid on white, grey becomes three equal channels.
-
-    Args:
-        path: The file.
-        size: Height and width that is expected; default: as it is.
-        fit: For another size: ``error``, ``resize`` to it, ``pad`` with white (centred, after shrinking if larger), or
-            ``square``: pad with white to a square, then resize.
-
-    Returns:
-        uint8 of shape ``(height, width, 3)``.
-
-    Raises:
-        InputError: naming the file that is no image, is damaged, or has another size.
-    """
-    image = _opened(path)
-    if size is None or (image.height, image.width) == tuple(size):
-        return np.asarray(image)
-    if fit not in FITS:
-        raise InputError(
-            f"Expected {path} to be {size[1]} x {size[0]} pixels like the others, got {image.width} x {image.height}. "
-            "Give a size and fit=resize or fit=pad to bring all to one size"
-        )
-    return np.asarray(FITS[fit](image, (size[1], size[0])))
-
-
-def _opened(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            return _on_white(image)
-    except UnidentifiedImageError as error:
-        raise InputError(f"Expected an image in {path}: no image format is recognised") from error
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
-        raise InputError(f"Expected an image in {path}: {error}") from error
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # Pillow would cut 16 bits off at 255 instead of scaling them
-        return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
-    if not (image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info):
-        return image.convert("RGB")
-    image = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-
-
-def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    return image.resize(size, Image.Resampling.BILINEAR)
-
-
-def _padded(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    if image.width > size[0] or image.height > size[1]:
-        return ImageOps.pad(image, size, color="white")
-    canvas = Image.new("RGB", size, "white")
-    canvas.paste(image, ((size[0] - image.width) // 2, (size[1] - image.height) // 2))
-    return canvas
-
-
-def _squared(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    side = max(image.size)
-    square = _padded(image, (side, side))
-    return square if square.size == size else _resized(square, size)
-
-
-FITS: dict[str, Callable[[Image.Image, tuple[int, int]], Image.Image]] = {
-    "resize": _resized,
-    "pad": _padded,
-    "square": _squared,
-}
-"""Ways to bring an image to a width and height."""
 
 
 def open_images(
@@ -261,32 +230,15 @@ def open_images(
             for images that are read batch by batch when they are read.
     """
     if size is None:
-        first = _opened(paths[0])
+        first = opened(paths[0])
         size = (first.height, first.width)
     shape = (len(paths), *size, 3)
     decode = partial(decode_image, size=size, fit=fit)
     if np.prod(shape, dtype=np.int64) > limit:
-        return ImageFiles(paths, decode)
+        return ImageFiles(paths, (*size, 3), decode)
     if not cache:
         images = np.empty(shape, dtype=np.uint8)
-        _decode_into(images, paths, decode)
+        decode_into(images, paths, decode)
         return ImageStore(images)
-    key = content_key({"size": size, "fit": fit}, paths)
-    return ImageStore(cached_array(name, key, shape, lambda array: _decode_into(array, paths, decode)))
-
-
-def _decode_into(images: NDArray[np.uint8], paths: Sequence[Path], decode: Callable[[Path], NDArray[np.uint8]]) -> None:
-    """Decode files into rows of an array; threads help, as decoders release the interpreter lock."""
-
-    def row(number: int) -> str | None:
-        try:
-            images[number] = decode(paths[number])
-        except InputError as error:
-            return str(error)
-        return None
-
-    with ThreadPoolExecutor() as pool:
-        failures = [failure for failure in pool.map(row, range(len(paths))) if failure]
-    if failures:
-        more = f" ({len(failures) - 1} more of the {len(paths)} images cannot be used either)" if failures[1:] else ""
-        raise InputError(failures[0] + more)
+    key = content_key({"size": size, "fit": fit, "decoding": DECODING}, paths)
+    return ImageStore(cached_array(name, key, shape, lambda array: decode_into(array, paths, decode)))

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from simec_vision.datamodules.decoding import FITS
 from simec_vision.datamodules.image_data import Batches, ImageDataModule, Loaded, Normalisation, known_name
-from simec_vision.datamodules.image_store import FITS, find_images, open_images, some, store_name
-from simec_vision.datamodules.splits import check_shares, ordered_split
+from simec_vision.datamodules.image_store import MEMORY_LIMIT, find_images, open_images, some, store_name
+from simec_vision.datamodules.splits import SPLITS, check_shares, said_or_drawn
 from simec_vision.datamodules.tables import numbers_or_text, read_table, repeated
 from simec_vision.items import InputError, Items, nearest
 from simec_vision.similarities import AttributeDistance, PairList, SameClass, SetOverlap, Similarity
@@ -20,9 +21,6 @@ from simec_vision.similarities.pairs import Pair, read_pairs
 
 FILE_COLUMNS = ("image", "file", "path", "filename", "name")
 """Column names that may hold the image file; the first that a table has does."""
-
-SPLITS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "test": "test"}
-"""What a folder or the column ``split`` may say, and the split that it means."""
 
 
 class Listed(NamedTuple):
@@ -56,6 +54,7 @@ class ImageTable(ImageDataModule):
         mean: Mean of each colour channel, for normalisation.
         std: Standard deviation of each colour channel, for normalisation.
         cache: Keep decoded images in a cache file, so that the next start is fast.
+        limit: Gigabytes of decoded images up to which they are decoded once; more are decoded again in every epoch.
         batches: How batches are made.
 
     Raises:
@@ -75,13 +74,14 @@ class ImageTable(ImageDataModule):
         mean: tuple[float, float, float] = (0.5, 0.5, 0.5),
         std: tuple[float, float, float] = (0.25, 0.25, 0.25),
         cache: bool = True,
+        limit: float = MEMORY_LIMIT / 1e9,
         batches: Batches = Batches(),
     ) -> None:
         super().__init__(batches, Normalisation(mean, std))
         check_shares(validation=validation, test=test)
         known_name(fit, ["error", *FITS], "fit")
         self.root, self.table, self.pairs = root, table, pairs
-        self.image_size, self.fit, self.cache = checked_size(size), fit, cache
+        self.image_size, self.fit, self.cache, self.limit = checked_size(size), fit, cache, limit
         self.shares, self.split_seed = {"validation": validation, "test": test}, split_seed
 
     @property
@@ -97,8 +97,9 @@ class ImageTable(ImageDataModule):
         """See :meth:`ImageDataModule.load`."""
         folder = existing_folder(self.folder)
         listed = _from_folders(folder) if self.table is None else _from_table(folder, _beside(folder, self.table))
-        images = open_images(store_name("images", folder), listed.paths, self.image_size, self.fit, self.cache)
-        splits = _splits(folder, listed, self.shares, self.split_seed)
+        name, limit = store_name("images", folder), int(self.limit * 1e9)
+        images = open_images(name, listed.paths, self.image_size, self.fit, self.cache, limit)
+        splits = said_or_drawn(str(folder), listed.splits, len(listed.names), self.shares, self.split_seed)
         return Loaded(Items(np.array(listed.names), listed.columns), images, splits)
 
     def similarities(self) -> dict[str, Similarity]:
@@ -109,16 +110,25 @@ class ImageTable(ImageDataModule):
         """
         if self.pairs is not None:
             return {"pairs": PairList(_named_pairs(_beside(self.folder, self.pairs), self.items))}
-        if "label" in self.items.columns:
-            return {"class": SameClass("label")}
-        suggested = {name: suggest(self.items, name) for name in self.items.columns}
-        heads = _head_names([name for name, similarity in suggested.items() if similarity])
-        if not heads:
-            raise InputError(
-                f"Expected something that says how similar the images in {self.root} are, got nothing: give pairs, "
-                "a table with a numeric attribute or one of 2 to 50 classes, or put the images into one folder a class"
-            )
-        return {head: similarity for head, name in heads.items() if (similarity := suggested[name])}
+        return suggested_similarities(self.items, str(self.root))
+
+
+def suggested_similarities(items: Items, where: str) -> dict[str, Similarity]:
+    """Give ``class`` for an attribute ``label``, else one head an attribute, named after it.
+
+    Raises:
+        InputError: if there is no attribute that says how similar the images ``where`` are.
+    """
+    if "label" in items.columns:
+        return {"class": SameClass("label")}
+    suggested = {name: suggest(items, name) for name in items.columns}
+    heads = _head_names([name for name, similarity in suggested.items() if similarity])
+    if not heads:
+        raise InputError(
+            f"Expected something that says how similar the images in {where} are, got nothing: give pairs, "
+            "a table with a numeric attribute or one of 2 to 50 classes, or put the images into one folder a class"
+        )
+    return {head: similarity for head, name in heads.items() if (similarity := suggested[name])}
 
 
 def suggest(items: Items, attribute: str) -> Similarity | None:
@@ -253,19 +263,7 @@ def _said_splits(table: Path, values: list[str] | None) -> list[str]:
     return [SPLITS[value.lower()] for value in values or []]
 
 
-# --- splits and pairs -------------------------------------------------------------------------------------------------
-
-
-def _splits(folder: Path, listed: Listed, shares: dict[str, float], seed: int) -> dict[str, NDArray[np.int64]]:
-    """Take the splits that were said, and draw what nothing was said of."""
-    named = np.array(listed.splits or ["train"] * len(listed.names))
-    splits = {name: np.flatnonzero(named == name) for name in dict.fromkeys(named.tolist())}
-    drawn = {name: share for name, share in shares.items() if not listed.splits or name == "validation"}
-    if "validation" not in splits and "train" in splits:
-        splits |= ordered_split(splits["train"], drawn, seed)
-    if not len(splits.get("train", ())):
-        raise InputError(f"Expected training images in {folder}, got none of {len(named)}: check the splits and shares")
-    return splits
+# --- pairs ----------------------------------------------------------------------------------------------------------
 
 
 def _named_pairs(path: Path, items: Items) -> list[Pair]:

@@ -1,6 +1,7 @@
 """Drawn shoes: images of which everything is known, made by the program; the embedded default."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,16 @@ from numpy.typing import NDArray
 
 from simec_vision.datamodules.image_data import Batches, ImageDataModule, Loaded, Normalisation, known_name
 from simec_vision.datamodules.image_store import ImageStore, cache_folder, cached_array, content_key
-from simec_vision.datamodules.shoe_drawing import SPURIOUS_TIES, Shoe, draw_shoes, sample_shoes
+from simec_vision.datamodules.shoe_drawing import (
+    CLOSURES,
+    HEEL_HEIGHTS,
+    SPURIOUS_TIES,
+    Shoe,
+    draw_shoe,
+    draw_shoes,
+    item_seed,
+    sample_shoes,
+)
 from simec_vision.datamodules.splits import ordered_split
 from simec_vision.items import InputError, Items
 from simec_vision.similarities import AttributeDistance, SetOverlap, Similarity
@@ -106,6 +116,36 @@ class DrawnShoes(ImageDataModule):
         assert self._masks is not None
         bits = self._masks[index]
         return {"heel": (bits & 1) > 0, "closure": (bits & 2) > 0}
+
+    def changes(self, index: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
+        """Say where pictures change when only an attribute is drawn anew, each of its other values equally often.
+
+        A higher heel tilts the whole shoe, so the evidence of a heel's height is not on the heel alone. The other
+        closures are those of one kind.
+
+        Returns:
+            ``heel`` and ``closure``: mean absolute change of a pixel, summed over channels, shape
+            ``(batch, height, width)``.
+        """
+        shoes = self.shoes()
+        return {
+            name: np.stack([self._change(shoes[item], int(item), variants) for item in index.tolist()])
+            for name, variants in VARIANTS.items()
+        }
+
+    def _change(self, shoe: Shoe, item: int, variants: Callable[[Shoe], list[Shoe]]) -> NDArray[np.float32]:
+        image, *others = (
+            draw_shoe(each, self.edge, item_seed(self.seed, item)).image.astype(np.float32)
+            for each in (shoe, *variants(shoe))
+        )
+        return np.mean([np.abs(other - image).sum(axis=2) for other in others], axis=0)
+
+
+VARIANTS: dict[str, Callable[[Shoe], list[Shoe]]] = {
+    "heel": lambda shoe: [replace(shoe, heel=heel) for heel in range(len(HEEL_HEIGHTS)) if heel != shoe.heel],
+    "closure": lambda shoe: [replace(shoe, closure=(name,)) for name in CLOSURES if (name,) != shoe.closure],
+}
+"""Attribute → the shoes that differ from a shoe in it alone."""
 
 
 def shoe_items(shoes: Sequence[Shoe]) -> Items:

@@ -1,11 +1,14 @@
 """Which items train, which validate and which test."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from simec_vision.items import InputError
+
+SPLITS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "test": "test"}
+"""What a folder, a table or a shard may say, and the split that it means."""
 
 
 def check_shares(**shares: float) -> None:
@@ -40,6 +43,31 @@ def ordered_split(pool: NDArray[np.int64], shares: Mapping[str, float], seed: in
         count = max(1, round(share * len(pool))) if share else 0
         order, splits[name] = np.split(order, [max(0, len(order) - count)])
     return {"train": order, **{name: index for name, index in splits.items() if len(index) or name == "validation"}}
+
+
+def said_or_drawn(
+    where: str, said: Sequence[str] | NDArray[np.str_], count: int, shares: Mapping[str, float], seed: int
+) -> dict[str, NDArray[np.int64]]:
+    """Take the splits that were said, and draw what nothing was said of.
+
+    Args:
+        where: Where the items come from, for the message.
+        said: The split of each item, or nothing.
+        count: How many items there are.
+        shares: Split name → share of the items to draw; of splits that were said, only ``validation`` is.
+        seed: Seed of the draw.
+
+    Raises:
+        InputError: if nothing is left to train on.
+    """
+    named = np.array(said) if len(said) else np.full(count, "train")
+    splits = {name: np.flatnonzero(named == name) for name in dict.fromkeys(named.tolist()) if name}
+    drawn = {name: share for name, share in shares.items() if not len(said) or name == "validation"}
+    if "validation" not in splits and "train" in splits:
+        splits |= ordered_split(splits["train"], drawn, seed)
+    if not len(splits.get("train", ())):
+        raise InputError(f"Expected training images in {where}, got none of {count}: check the splits and shares")
+    return splits
 
 
 def grouped_split(

@@ -1,10 +1,7 @@
 """How UT-Zappos50K lies in its folder: names, columns and levels, and a writer of the same layout."""
 
 import csv
-import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +11,7 @@ from PIL import Image
 
 from simec_vision.datamodules.image_store import some
 from simec_vision.datamodules.tables import repeated
+from simec_vision.files import new_folder
 from simec_vision.items import InputError, Items
 
 HEEL_LEVELS = (
@@ -52,7 +50,7 @@ def write_zappos_layout(
     """
     cells = _cells(items)
     stems = _image_stems(cells)
-    with _new_folder(Path(root)) as unfinished:
+    with new_folder(Path(root)) as unfinished:
         _write_meta_data(unfinished / DATA / "meta-data.csv", cells)
         for number, stem in enumerate(stems):
             path = unfinished / IMAGES / f"{stem}{suffix}"
@@ -84,20 +82,6 @@ def _heel_name(level: object) -> str:
     if level not in levels:
         raise InputError(f"Expected HeelHeight as a level from 0 to {len(HEEL_LEVELS) - 1}, got {level!r}")
     return levels[level]
-
-
-@contextmanager
-def _new_folder(root: Path) -> Iterator[Path]:
-    """Give a folder beside ``root`` that takes its place at the end, or vanishes if anything was raised."""
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise InputError(f"Expected a folder to make or an empty one, but {root} holds something: choose another")
-    unfinished = root.with_name(f".{root.name}.{os.getpid()}.partial")
-    unfinished.mkdir(parents=True)
-    try:
-        yield unfinished
-        os.replace(unfinished, root)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _write_meta_data(path: Path, cells: Mapping[str, list[str]]) -> None:

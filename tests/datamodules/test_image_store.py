@@ -2,6 +2,7 @@
 
 import errno
 import os
+import pickle
 from functools import partial
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simec_vision.datamodules import image_store
+from simec_vision.datamodules import decoding, image_store
+from simec_vision.datamodules.decoding import opened
 from simec_vision.datamodules.image_store import (
     ImageFiles,
     ImageStore,
@@ -51,7 +53,7 @@ def write(folder: Path, images) -> list[Path]:
 
 
 def cached(cache: Path) -> list[str]:
-    return sorted(path.name for path in cache.iterdir())
+    return sorted(path.name for path in cache.iterdir() if path.suffix != ".lock")
 
 
 @pytest.mark.parametrize("options", [{}, {"cache": False}, {"limit": 0}], ids=["memory-mapped", "memory", "streamed"])
@@ -212,3 +214,50 @@ def test_images_are_found_below_a_folder_in_order_without_hidden_ones(tmp_path):
 def test_long_lists_are_shortened_and_counted():
     assert some(["a", "b"]) == "a, b"
     assert some(["a", "b", "c", "d", "e"]) == "a, b, c and 2 more"
+
+
+# --- loaders and workers ----------------------------------------------------------------------------------------------
+
+
+def test_a_view_of_a_mapped_file_is_pickled_as_a_place_in_it(tmp_path):
+    whole = np.random.default_rng(0).integers(0, 256, (40, 4 * 25), dtype=np.uint8)
+    np.save(tmp_path / "images.npy", whole)
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
+    view = mapped[10:, 5 : 3 * 25 + 5].reshape(-1, 5, 5, 3)
+    sent = pickle.dumps(ImageStore(view))
+    assert len(sent) < 600 < view.size
+    np.testing.assert_array_equal(pickle.loads(sent).images, whole[10:, 5:80].reshape(-1, 5, 5, 3))
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(ImageStore(np.array(view)))).images, view)
+
+
+def test_large_jpegs_are_decoded_smaller_and_look_the_same(tmp_path):
+    ramp = np.linspace(0, 1, 800)
+    waves = np.stack([np.add.outer(np.sin(9 * ramp), np.cos(7 * ramp)), np.outer(ramp, ramp), np.outer(ramp, 1 - ramp)])
+    image = Image.fromarray((waves * 60 + 120).clip(0, 255).astype(np.uint8).transpose(1, 2, 0))
+    image.save(tmp_path / "x.jpg", quality=95)
+    image.save(tmp_path / "x.png")
+    for fit in ("resize", "pad", "square"):
+        jpeg, png = (decode_image(tmp_path / name, (100, 100), fit).astype(int) for name in ("x.jpg", "x.png"))
+        assert abs(jpeg - png).mean() < 1.0, fit
+    assert opened(tmp_path / "x.jpg", (100, 100)).size == (200, 200)
+    assert opened(tmp_path / "x.jpg", (250, 100)).size == (800, 800)
+    assert opened(tmp_path / "x.jpg").size == (800, 800)
+
+
+def test_threads_decode_each_image_into_its_own_row(monkeypatch):
+    monkeypatch.setattr(decoding, "decoding_threads", lambda: 3)
+    images = np.zeros((50, 1, 1, 1), dtype=np.uint8)
+    decoding.decode_into(images, list(range(50)), lambda source: np.full((1, 1, 1), source, dtype=np.uint8))
+    assert images.ravel().tolist() == list(range(50))
+
+
+def test_of_several_bad_images_the_first_in_order_is_named(monkeypatch):
+    def decode(source):
+        if source in (4, 30):
+            raise InputError(f"bad {source}")
+        return np.zeros((1, 1, 1), dtype=np.uint8)
+
+    for threads in (1, 3):
+        monkeypatch.setattr(decoding, "decoding_threads", lambda threads=threads: threads)
+        with pytest.raises(InputError, match=r"^bad 4 \(1 more of the 50 images"):
+            decoding.decode_into(np.zeros((50, 1, 1, 1), dtype=np.uint8), list(range(50)), decode)

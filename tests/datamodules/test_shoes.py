@@ -1,10 +1,13 @@
 """The drawn shoes as a source of images."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from simec_vision import InputError
 from simec_vision.datamodules import DrawnShoes
+from simec_vision.datamodules.shoe_drawing import draw_shoe, item_seed
 from simec_vision.datamodules.splits import ordered_split
 
 
@@ -29,6 +32,17 @@ def test_a_trap_is_set_in_training_only(spurious, column):
     assert np.array_equal(values[test], plain.items.columns[column][test])
     assert np.array_equal(tied.images(test), plain.images(test))
     assert not np.array_equal(tied.images(train), plain.images(train))
+
+
+def test_pictures_change_where_an_attribute_is_drawn_anew():
+    data, index = drawn(), np.array([7, 3])
+    changes, masks, shoes = data.changes(index), data.masks(index), data.shoes()
+    for place, item in enumerate(index):
+        seed, own = item_seed(5, int(item)), data.images(index)[place].astype(float)
+        others = [replace(shoes[item], heel=heel) for heel in range(7) if heel != shoes[item].heel]
+        slow = sum(abs(draw_shoe(each, 32, seed).image - own).sum(axis=2) for each in others) / 6
+        np.testing.assert_allclose(changes["heel"][place], slow, rtol=1e-6)
+    assert changes["closure"][masks["closure"]].mean() > 3 * changes["closure"][~masks["closure"]].mean()
 
 
 def test_an_unknown_trap_is_named():
