@@ -407,6 +407,7 @@ def test_help_has_a_line_for_every_option(capsys):
 
 
 def test_heatmaps_in_files_are_those_of_single_explanations(pretrained):
+    from simec_vision.cli.figures import BEST
     from simec_vision.cli.saved import run_options
     from simec_vision.explain import explain, explain_pair
 
@@ -422,13 +423,13 @@ def test_heatmaps_in_files_are_those_of_single_explanations(pretrained):
             for column, relevance in enumerate(grid_row):
                 row = next(rows)
                 place = model.about["references"][head].index(row["reference"])
-                told = explain(model, images[column : column + 1], head=head, reference=place)
+                told = explain(model, images[column : column + 1], head=head, reference=place, preset=BEST)
                 assert (row["head"], row["image"]) == (head, names[column])
                 assert np.allclose(relevance, told.relevance[0], atol=1e-5 * abs(relevance).max())
                 assert row["score"] == pytest.approx(float(told.score[0]), abs=1e-5)
     for grid_row, other in zip(arrays["all_pairs"], images, strict=True):
         for relevance, image in zip(grid_row, images, strict=True):
-            told = explain_pair(model, image[None], other[None])
+            told = explain_pair(model, image[None], other[None], preset=BEST)
             assert np.allclose(relevance, told.relevance[0], atol=1e-5 * abs(relevance).max())
             assert next(rows)["score"] == pytest.approx(float(told.score[0]), abs=1e-4)
 
