@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -281,8 +282,6 @@ def test_config_repeats_the_run(pretrained):
 
 
 def test_checkpoint_of_another_model(capsys, pretrained):
-    import shutil
-
     shutil.copytree(pretrained, "run")
     replaced("run/config.yaml", "seed: 0\ncompile", "seed: 0\nhead_frozen: false\ncompile")
     options = ["--resume", "run", "--encoder", "CifarCNN", "--encoder.size", "32"]
@@ -312,7 +311,12 @@ def test_finetuning_reports_what_is_promised(capsys, pretrained):
 
 def test_several_labels_and_seeds_give_what_each_gives_alone(capsys, pretrained):
     options = ["--model", str(pretrained), "--probe", "false", *QUICK, "--trainer.max_epochs", "2"]
-    assert main("finetune", [*options, "--labels", "40", "--seed", "6", "--out", "alone"]) == 0
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // 2))  # the share of each of two processes
+    try:
+        assert main("finetune", [*options, "--labels", "40", "--seed", "6", "--out", "alone"]) == 0
+    finally:
+        torch.set_num_threads(threads)
     alone = json.loads(Path("alone/summary.json").read_text())
     several = ["--labels", "[40,80]", "--seed", "[5,6]", "--out", "all"]
     assert main("finetune", [*options, *several, "--processes", "2"]) == 0
@@ -325,10 +329,13 @@ def test_several_labels_and_seeds_give_what_each_gives_alone(capsys, pretrained)
     )
     weights = [load_file(f"{run}/model/classifier.safetensors") for run in ("alone", "all/labels-40-seed-6")]
     assert all((weights[0][name] - weights[1][name]).abs().max() < 1e-4 for name in weights[0])
-    Path("all/labels-80-seed-5/summary.json").unlink()
+    before = load_file("all/labels-80-seed-5/model/classifier.safetensors")
+    shutil.rmtree("all/labels-80-seed-5")
     kept = Path("all/labels-80-seed-6/summary.json").stat().st_mtime_ns
     assert main("finetune", ["--resume", "all"]) == 0
     assert Path("all/labels-80-seed-6/summary.json").stat().st_mtime_ns == kept
+    after = load_file("all/labels-80-seed-5/model/classifier.safetensors")
+    assert all(torch.equal(before[name], after[name]) for name in before)
     again = json.loads(Path("all/summary.json").read_text())["runs"]
     assert [run["test/accuracy"] for run in again] == [run["test/accuracy"] for run in summary["runs"]]
     capsys.readouterr()
@@ -407,11 +414,11 @@ def test_help_has_a_line_for_every_option(capsys):
 
 
 def test_heatmaps_in_files_are_those_of_single_explanations(pretrained):
-    from simec_vision.cli.figures import BEST
     from simec_vision.cli.saved import run_options
     from simec_vision.explain import explain, explain_pair
 
-    options = ["--model", str(pretrained), "--images", "3", "--references", "2", "--out", "told"]
+    # Measured from a blank, the scores of a model that is hardly trained are differences of almost equal numbers.
+    options = ["--model", str(pretrained), "--images", "3", "--references", "2", "--out", "told", "--preset", "a_flat"]
     assert main("explain", options) == 0
     summary, arrays = json.loads(Path("told/summary.json").read_text()), np.load("told/relevance.npz")
     model, data = SimilarityModel.load(pretrained / "model"), run_options(pretrained).data
@@ -423,13 +430,13 @@ def test_heatmaps_in_files_are_those_of_single_explanations(pretrained):
             for column, relevance in enumerate(grid_row):
                 row = next(rows)
                 place = model.about["references"][head].index(row["reference"])
-                told = explain(model, images[column : column + 1], head=head, reference=place, preset=BEST)
+                told = explain(model, images[column : column + 1], head=head, reference=place)
                 assert (row["head"], row["image"]) == (head, names[column])
                 assert np.allclose(relevance, told.relevance[0], atol=1e-5 * abs(relevance).max())
                 assert row["score"] == pytest.approx(float(told.score[0]), abs=1e-5)
     for grid_row, other in zip(arrays["all_pairs"], images, strict=True):
         for relevance, image in zip(grid_row, images, strict=True):
-            told = explain_pair(model, image[None], other[None], preset=BEST)
+            told = explain_pair(model, image[None], other[None])
             assert np.allclose(relevance, told.relevance[0], atol=1e-5 * abs(relevance).max())
             assert next(rows)["score"] == pytest.approx(float(told.score[0]), abs=1e-4)
 

@@ -52,7 +52,7 @@ def run_all(
         for run, options in zip(runs, combinations, strict=True)
         if not (run / "summary.json").is_file()
     ]
-    _work(command, jobs, min(processes, max(1, len(jobs))))
+    _work(command, jobs, processes)
     return [json.loads((run / "summary.json").read_text()) for run in runs]
 
 
@@ -64,10 +64,13 @@ def _written(config: str, options: Mapping[str, Any], path: Path) -> Path:
 
 
 def _work(command: str, jobs: Sequence[tuple[Path, Path]], processes: int) -> None:
-    """Run jobs ``(run folder, options)``, each in one of some new processes, which import once and run many."""
+    """Run jobs ``(run folder, options)``, each in one of some new processes, which import once and run many.
+
+    A job has the same number of threads however many are left to do, so that going on rounds as an undisturbed run.
+    """
     threads = max(1, _cores() // processes)
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, context, _prepare, (threads,)) as pool:
+    with ProcessPoolExecutor(min(processes, max(1, len(jobs))), context, _prepare, (threads,)) as pool:
         running = [pool.submit(_run, command, run, config) for run, config in jobs]
         try:
             for each in running:
