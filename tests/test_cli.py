@@ -339,9 +339,24 @@ def test_several_labels_and_seeds_give_what_each_gives_alone(capsys, pretrained)
     again = json.loads(Path("all/summary.json").read_text())["runs"]
     assert [run["test/accuracy"] for run in again] == [run["test/accuracy"] for run in summary["runs"]]
     capsys.readouterr()
+    assert main("finetune", ["--resume", "all", "--optimisation.lr", "0.5"]) == 2
+    assert_matches(r"labels-40-seed-5.yaml to go on", capsys.readouterr().err)
+    assert "lr: 0.5" not in Path("all/config.yaml").read_text()
     many = ["--model", str(pretrained), "--labels", "[40,4000]"]
     assert_matches(r"\(160\), got 4000", fails(capsys, "finetune", *many))
     assert_matches("at least one process", fails(capsys, "finetune", *many[:2], "--seed", "[]"))
+    assert_matches(r"every value of seed once, got \[5, 5\]", fails(capsys, "finetune", *many[:2], "--seed", "[5,5]"))
+
+
+def test_all_labels_stay_all_labels_in_the_configuration(pretrained):
+    options = ["--model", str(pretrained), "--labels", "null", "--probe", "false", *QUICK]
+    assert main("finetune", [*options, "--out", "first"]) == 0
+    assert main("finetune", ["--config", "first/config.yaml", "--out", "again"]) == 0
+    assert main("finetune", [*options, "--seed", "[5]", "--out", "several"]) == 0
+    summaries = [json.loads(Path(f"{run}/summary.json").read_text()) for run in ("first", "again")]
+    assert [each["labels"] for each in summaries] == [160, 160]
+    assert summaries[0]["test/accuracy"] == summaries[1]["test/accuracy"]
+    assert "labels: null" in Path("several/labels-None-seed-5/config.yaml").read_text()
 
 
 def test_explaining_reports_what_is_promised(capsys, pretrained):

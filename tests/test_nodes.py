@@ -163,7 +163,14 @@ def test_two_processes_share_the_explanation_of_a_split(pretrained, tmp_path, mo
     names = []
     for path in sorted(tmp_path.glob("two/*.npz")):
         with np.load(path) as mine, np.load(tmp_path / "one" / path.name) as whole:
-            assert set(mine) == {"images", "heel.references", "heel.relevance", "heel.score", "heel.delta"}
+            assert set(mine) == {
+                "images",
+                "heel.references",
+                "heel.relevance",
+                "heel.score",
+                "heel.baseline",
+                "heel.delta",
+            }
             np.testing.assert_array_equal(mine["heel.relevance"], whole["heel.relevance"])
             assert mine["heel.relevance"].shape == (2, len(mine["images"]), 3, 32, 32)
             names += mine["images"].tolist()

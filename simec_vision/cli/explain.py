@@ -71,7 +71,7 @@ def explain_run(
         head: Which similarity is explained; default: all.
         images: How many held-out images, chosen to differ, or their names, with commas between them.
         references: How many references, chosen to differ, or their names, with commas between them.
-        preset: Which rule for which layer; a_flat is the original's, the default was best on shoes (docs/evidence.md).
+        preset: Which rule for which layer; a_flat is the original's (docs/evidence.md compares them).
         pairs: Draw all pairs of the images by the inner product of their embeddings, too.
         rather: Draw why images are more similar to one reference than to another, for each two of the references, too.
         bilrp: Draw which cell of an image goes with which cell of another, for each two of the images, too (BiLRP).
@@ -194,7 +194,8 @@ def draw(
 
     Returns:
         ``explained`` (a row per image and reference: ``score``, ``delta``, …), ``files``, ``localisation`` where the
-        data know the truth, and ``bilrp`` (a row per two images: ``score``, ``kept``, ``delta``) where it is wanted.
+        data know the truth, and ``bilrp`` (a row per two images: ``score``, ``baseline``, ``kept``, ``delta``) where it
+        is wanted.
     """
     abouts = [about_head, *([about_rather] if also.rather else [])]
     pictures = [about(asked, name, targets[name], references[name]) for about in abouts for name in targets]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from simec_vision.explain.heatmaps import Colours, Scale
 
 BEST = "epsilon_gamma_baseline"
-"""The preset of figures unless another is asked for: the best on shoes, drawn and real (docs/evidence.md)."""
+"""The preset of figures unless another is asked for: most relevance on the truth of drawn shoes (docs/evidence.md)."""
 
 
 @dataclass(frozen=True)

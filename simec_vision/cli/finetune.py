@@ -22,7 +22,7 @@ from simec_vision.cli.runs import (
     write_text,
 )
 from simec_vision.cli.saved import pretrained_run, run_options
-from simec_vision.cli.sweep import check_choices, run_all
+from simec_vision.cli.sweep import check_choices, plan, run_all
 from simec_vision.datamodules.image_data import Batches, ImageDataModule
 from simec_vision.encoders import build_encoder
 from simec_vision.files import write_json
@@ -77,7 +77,10 @@ def finetune(
     """
     source = pretrained_run(model)
     run = open_run(out, "finetune", resume=resume is not None)
-    config = with_option(config, "model", str(source))
+    for name, value in (("model", str(source)), ("labels", labels)):  # labels: null is an answer, not a missing one
+        config = with_option(config, name, value)
+    if isinstance(seed, int):
+        pl.seed_everything(seed, verbose=False)
     pretrained = SimilarityModel.load(source / "model")
     data = data or run_options(source).data
     check_images(pretrained, data)
@@ -88,7 +91,6 @@ def finetune(
             data.use_labels(label or data.label, count)  # here the user's mistakes come out
         finetune_many(config, choices, run, processes)
         return
-    pl.seed_everything(seed, verbose=False)
     data.batches = batches
     classes = data.use_labels(label or data.label, labels, seed)
     check_held_out(data, "validation", "test")
@@ -125,9 +127,10 @@ def finetune_many(config: str, choices: Mapping[str, Sequence[Any]], folder: Pat
 
     ``summary.json`` holds ``runs``, one summary each, and ``accuracies``: ``labels``, ``mean``, ``std`` and ``seeds``.
     """
+    planned = plan(config, choices, folder)
     write_text(folder / "config.yaml", config)
     started = time.perf_counter()
-    runs = run_all("finetune", config, choices, folder, processes)
+    runs = run_all("finetune", planned, processes)
     rows = accuracies(runs)
     seconds = round(time.perf_counter() - started, 3)
     write_json(folder / "summary.json", {"runs": runs, "accuracies": rows, "seconds": seconds})

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from simec_vision.cli.questions import Explained
 from simec_vision.cli.runs import first_process, write_text
 from simec_vision.explain import explain
+from simec_vision.explain.answering import PARTS
 from simec_vision.files import replacing, write_json
 from simec_vision.items import InputError
 from simec_vision.processes import place_among_processes
@@ -37,8 +38,9 @@ def write_relevance(asked: Explained, references: Mapping[str, NDArray[np.int64]
     """Explain this process's share of images towards references of each head, and write a file for each 64 images.
 
     A file ``relevance-<number>.npz`` holds the names of its ``images``, and for each head ``<head>.references`` (their
-    positions), ``<head>.relevance`` ``(reference, image, channel, height, width)``, ``<head>.score`` and
-    ``<head>.delta`` ``(reference, image)``. The process that finds all files there writes ``summary.json``.
+    positions), ``<head>.relevance`` ``(reference, image, channel, height, width)``, ``<head>.score``,
+    ``<head>.baseline`` and ``<head>.delta`` ``(reference, image)``. The process that finds all files there writes
+    ``summary.json``.
 
     Args:
         asked: Which images, and how they are explained.
@@ -68,7 +70,7 @@ def _explained(
     for head, positions in references.items():
         told = [explain(asked.model, images, head, int(position), asked.preset) for position in positions]
         arrays[f"{head}.references"] = positions
-        for name in ("relevance", "score", "delta"):
+        for name in PARTS:
             arrays[f"{head}.{name}"] = np.stack([getattr(each, name).cpu().numpy() for each in told])
     return arrays
 

@@ -33,6 +33,9 @@ class LostRelevanceWarning(UserWarning):
     """An explanation's relevance does not add up to the score."""
 
 
+NO_BASELINE = torch.zeros(())
+
+
 @dataclass(frozen=True)
 class Explanation:
     """A score and its distribution over the pixels.
@@ -51,7 +54,7 @@ class Explanation:
     relevance: Tensor
     score: Tensor
     delta: Tensor
-    baseline: Tensor
+    baseline: Tensor = NO_BASELINE
 
 
 PARTS = tuple(field.name for field in fields(Explanation))

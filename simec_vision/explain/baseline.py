@@ -90,12 +90,17 @@ def with_baseline(
 
     Returns:
         The rules, and the baselines' embedding, shape ``(batch or 1, embedding)``; None if no rule has a baseline.
+
+    Raises:
+        InputError: if rules name different baselines, or one of another shape than the images.
     """
-    measured = [rule for rule in rules if isinstance(rule, FromBaseline)]
-    if not measured:
+    baselines = [rule.image for rule in rules if isinstance(rule, FromBaseline)]
+    if not baselines:
         return list(rules), None
+    if any(not _same(each, baselines[0]) for each in baselines):
+        raise InputError("Expected one baseline for all rules of a preset, got different ones: use measured_from")
     with _inputs_of(layers) as seen, torch.no_grad():
-        embedding = twin(baseline_images(images, measured[0].image))
+        embedding = twin(baseline_images(images, baselines[0]))
     at = [seen.get(place, (embedding,)) for place in range(len(layers))]
     noted = [
         rule.noting(inputs) if isinstance(rule, FromBaseline) else rule for rule, inputs in zip(rules, at, strict=True)
@@ -104,10 +109,24 @@ def with_baseline(
 
 
 def baseline_images(images: Tensor, image: Tensor | None) -> Tensor:
-    """Give the baseline of every image ``(batch, channel, height, width)``; ``(1, …)`` if all have the same."""
+    """Give the baseline of every image ``(batch, channel, height, width)``; ``(1, …)`` if all have the same.
+
+    Raises:
+        InputError: if the given one has another shape.
+    """
+    whole = tuple(images.shape[1:])
+    if image is not None and tuple(image.shape) not in (whole, (whole[0], 1, 1)):
+        raise InputError(
+            f"Expected a baseline of shape (channel, height, width) = {whole}, or {(whole[0], 1, 1)} for a colour, "
+            f"got {tuple(image.shape)}"
+        )
     base = background_colour(images) if image is None else image.detach().to(images)[None]
     one = base[:1] if bool((base == base[:1]).all()) else base
     return one.expand(len(one), *images.shape[1:])
+
+
+def _same(image: Tensor | None, other: Tensor | None) -> bool:
+    return image is other or (image is not None and other is not None and torch.equal(image, other))
 
 
 @contextmanager

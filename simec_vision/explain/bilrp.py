@@ -74,7 +74,8 @@ class Connections:
     def marginals(self) -> tuple[Tensor, Tensor]:
         """Sum over the cells of the other image, then over those of the image: ``(pair, row, column)`` each.
 
-        What conserves relevance makes them the first-order explanations of both images, summed over cells.
+        What conserves relevance makes them the first-order explanations of both images, summed over cells; measured
+        from a baseline, those of what differs from it in the other image's embedding, too.
         """
         mine, others = (maps.sum(dim=(2, 3), keepdim=True) for maps in (self.mine, self.others))
         return (self.mine * others).sum(dim=1), (self.others * mine).sum(dim=1)
@@ -178,8 +179,8 @@ def connect(mine: Factors, others: Factors, cosine: bool = False) -> Connections
     first, second = (
         part.maps / length[:, None, None, None] for part, length in zip((mine, others), lengths, strict=True)
     )
-    scale = lengths[0] * lengths[1]
-    return Connections(first, second, score / scale, (score - explained) / scale, projected / explained, mine.pool)
+    scale, kept = lengths[0] * lengths[1], torch.where(projected == explained, 1.0, projected / explained)
+    return Connections(first, second, score / scale, (score - explained) / scale, kept, mine.pool)
 
 
 def _check_fit(mine: Factors, others: Factors) -> None:

@@ -38,8 +38,8 @@ class Factors:
     """What BiLRP needs of every image, computed once and good for all pairs: ``factors[[0, 0, 1]]`` picks images.
 
     Args:
-        maps: Shape ``(image, direction, row, column)``: the image's score along a direction, embedding · direction,
-            distributed over its cells.
+        maps: Shape ``(image, direction, row, column)``: the image's score along a direction,
+            (embedding − baseline) · direction, distributed over its cells.
         embedding: Shape ``(image, embedding)``.
         baseline: Embedding of the baseline that relevance is measured from, same shape; 0 for presets without one.
         directions: Orthonormal columns, shape ``(embedding, direction)``: the identity, unless projected.

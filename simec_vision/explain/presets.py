@@ -136,7 +136,12 @@ def measured_from(baseline: Tensor, preset: str | Preset = "epsilon_gamma_baseli
     Args:
         baseline: Normalised, an image ``(channel, height, width)`` or a colour ``(channel, 1, 1)``.
         preset: A preset with such rules.
+
+    Raises:
+        InputError: if it has none.
     """
+    if not any(isinstance(rule, FromBaseline) for _, rule in rows_of(preset)):
+        raise InputError(f"Expected a preset with rules that are measured from a baseline, got {preset!r}")
     return [
         (where, FromBaseline(rule.rule, baseline) if isinstance(rule, FromBaseline) else rule)
         for where, rule in rows_of(preset)

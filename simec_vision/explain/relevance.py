@@ -42,7 +42,7 @@ def explain(
             conserve relevance, never for others.
 
     Returns:
-        Relevance, score and delta, without gradients, on the model's device.
+        Relevance, score, delta and baseline, without gradients, on the model's device.
 
     Raises:
         InputError: if there is no such head, reference or preset, or the images have another shape.
@@ -84,7 +84,8 @@ def explain_difference(
         largest_delta: As in :func:`explain`.
 
     Returns:
-        Relevance, score and delta, without gradients, on the model's device; positive where a pixel speaks for A.
+        Relevance, score, delta and baseline, without gradients, on the model's device; positive where a pixel speaks
+        for A.
 
     Raises:
         InputError: if there is no such head, reference or preset, or the images have another shape.
@@ -133,7 +134,7 @@ def explain_pair(
         largest_delta: As in :func:`explain`.
 
     Returns:
-        Relevance, score and delta, without gradients, on the model's device.
+        Relevance, score, delta and baseline, without gradients, on the model's device.
 
     Raises:
         InputError: if there is no such preset or similarity, or the images have another shape.
@@ -186,7 +187,7 @@ def explain_class(
         largest_delta: As in :func:`explain`.
 
     Returns:
-        Relevance, score and delta, without gradients, on the classifier's device.
+        Relevance, score, delta and baseline, without gradients, on the classifier's device.
 
     Raises:
         InputError: if there is no such class or preset, or the images have another shape.

@@ -101,6 +101,36 @@ def test_one_baseline_serves_all_images_of_one_background():
     assert baseline_images(images[:1].repeat(3, 1, 1, 1), None).shape == (1, 2, 8, 8)
 
 
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (
+            lambda: measured_from(torch.zeros(3, 1, 1).double()),
+            r"\(2, 8, 8\), or \(2, 1, 1\) for a colour, got \(3, 1, 1\)",
+        ),
+        (lambda: measured_from(torch.zeros(2, 4, 4).double()), r"\(2, 8, 8\).*got \(2, 4, 4\)"),
+        (lambda: measured_from(torch.zeros(2, 1, 1), "a_flat"), "measured from a baseline, got 'a_flat'"),
+        (
+            lambda: [
+                (nn.Conv2d, FromBaseline(Epsilon(), torch.zeros(2, 1, 1).double())),
+                (nn.Linear, FromBaseline(Epsilon(), torch.ones(2, 1, 1).double())),
+            ],
+            "one baseline for all rules",
+        ),
+    ],
+)
+def test_mistakes_in_baselines_are_named(rows, message):
+    with pytest.raises(InputError, match=message):
+        explain(similarity_model(), pictures(), "heel", 1, rows())
+
+
+def test_image_like_its_blank_keeps_all_of_nothing():
+    model, (images, blank) = similarity_model(), framed(2)
+    told = bilrp(model, blank, images, PRESET, pool=4)
+    assert told.kept.tolist() == [1, 1]
+    assert not told.cells().any()
+
+
 def test_rule_without_a_meaning_for_differences_is_refused():
     with pytest.raises(InputError, match=r"measured from a baseline \(Epsilon, Gamma, AlphaBeta, Flat, WSquare"):
         FromBaseline(ZBox())
