@@ -119,9 +119,7 @@ class FineTuning(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Make optimiser and schedule."""
-        return configured(
-            self.classifier.parameters(), self.optimisation, self.trainer.estimated_stepping_batches, "train/loss"
-        )
+        return configured(self.classifier.parameters(), self.optimisation, self.trainer, "train/loss")
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Step the schedule; a plateau is looked for at the end of an epoch instead."""

@@ -4,6 +4,7 @@ Formulas follow Horn & Müller 2018 (arXiv 1702.01824) and its code; unknown tar
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -121,6 +122,34 @@ LOSSES = {"mse": masked_mse, "mae": masked_mae, "bce": masked_bce}
 """The losses by the names that options use."""
 
 
+COMPLETE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "mse": F.mse_loss,
+    "mae": F.l1_loss,
+    "bce": lambda predicted, target: cross_entropy(predicted, target).mean(),
+}
+"""The losses of :data:`LOSSES` where every target is known: the same values from a fifth of the passes over memory."""
+
+
+class _SelfProduct(torch.autograd.Function):
+    """Aᵀ A, whose gradient A (G + Gᵀ) takes one product; autograd alone would take two."""
+
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor) -> Tensor:
+        ctx.save_for_backward(matrix)
+        return matrix.T @ matrix
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (matrix,) = ctx.saved_tensors
+        return matrix @ (gradient + gradient.T)
+
+
+def self_product(matrix: Tensor) -> Tensor:
+    """Give ``matrix.T @ matrix``, shape ``(column, column)``, of a matrix of shape ``(row, column)``."""
+    product: Tensor = _SelfProduct.apply(matrix)
+    return product
+
+
 def gram_penalty(weight: Tensor, gram: Tensor) -> Tensor:
     """Mean squared gap between ``weight @ weight.T`` and the references' own similarities.
 
@@ -133,10 +162,12 @@ def gram_penalty(weight: Tensor, gram: Tensor) -> Tensor:
     Returns:
         A scalar, the mean over all reference × reference entries.
     """
-    return masked_mse(weight @ weight.T, gram)
+    return masked_mse(self_product(weight.T), gram)
 
 
-def gram_penalty_block(weight: Tensor, gram: Tensor, num_references: int, known_counts: Tensor | None = None) -> Tensor:
+def gram_penalty_block(
+    weight: Tensor, gram: Tensor, num_references: int, known_counts: Tensor | None = None, complete: bool = False
+) -> Tensor:
     """Estimate :func:`gram_penalty` from a random block of references.
 
     Of a reference's r similarities, a block of k references that holds it always shows its own, and each other one
@@ -152,13 +183,18 @@ def gram_penalty_block(weight: Tensor, gram: Tensor, num_references: int, known_
         gram: The block's own similarities, shape ``(block, block)``, NaN where unknown.
         num_references: How many references there are in all (r).
         known_counts: How many of each one's similarities to all r references are known, shape ``(block,)``.
+        complete: Whether everything is known, so that nobody need look.
 
     Returns:
         A scalar.
     """
+    product, other = self_product(weight.T), (num_references - 1) / max(len(gram) - 1, 1)
+    if complete:
+        squared = (product - gram) ** 2
+        return (other * squared.sum() + (1 - other) * squared.diagonal().sum()) / (len(gram) * num_references)
     known = ~torch.isnan(gram)
-    squared = torch.where(known, weight @ weight.T - torch.where(known, gram, 0.0), 0.0) ** 2
-    inverse = torch.full_like(squared, (num_references - 1) / max(len(gram) - 1, 1)).fill_diagonal_(1)
+    squared = torch.where(known, product - torch.where(known, gram, 0.0), 0.0) ** 2
+    inverse = torch.full_like(squared, other).fill_diagonal_(1)
     sums = (squared * inverse).sum(dim=1)
     if known_counts is not None:
         return (sums / known_counts.clamp(min=1)).mean()
@@ -202,7 +238,7 @@ def gram_penalty_factored(weight: Tensor, factors: Tensor, num_references: int |
     """
     total = num_references or len(weight)
     single, pair = inverse_probabilities(len(weight), total)
-    mine, both, theirs = weight.T @ weight, weight.T @ factors, factors.T @ factors
+    mine, both, theirs = self_product(weight), weight.T @ factors, factors.T @ factors
     every = (mine**2).sum() - 2 * (both**2).sum() + (theirs**2).sum()
     own = (((weight**2).sum(dim=1) - (factors**2).sum(dim=1)) ** 2).sum()
     return (pair * every + (single - pair) * own) / total**2
@@ -223,7 +259,7 @@ def orthogonality_penalty(weight: Tensor, num_references: int | None = None) -> 
         A scalar.
     """
     single, pair = inverse_probabilities(len(weight), num_references or len(weight))
-    correlation = weight.T @ weight
+    correlation = self_product(weight)
     off_diagonal = correlation - torch.diag(correlation.diagonal())
     if pair == 1:
         return (off_diagonal**2).mean()

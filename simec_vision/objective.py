@@ -125,7 +125,7 @@ def gram_estimate(seen: Seen, target: Any, block: int, seed: int, step: int, kno
     size = min(block, len(weight)) or len(weight)
     if factors_pay(len(weight), weight.shape[1], size, target.num_factors):
         return gram_penalty_factored(weight, target.factors(seen.columns), total)
-    if size == total:
+    if size == total and not target.complete:
         return gram_penalty(weight, target.gram())
     chosen = torch.arange(size)
     if size < len(weight):
@@ -134,7 +134,8 @@ def gram_estimate(seen: Seen, target: Any, block: int, seed: int, step: int, kno
     chosen = chosen.to(weight.device)
     columns = chosen if seen.columns is None else seen.columns[chosen]
     counts = None if known_counts is None else known_counts[columns]
-    return gram_penalty_block(weight[chosen], target.gram(columns), total, counts)
+    rows = weight if size == len(weight) else weight[chosen]
+    return gram_penalty_block(rows, target.gram(columns), total, counts, target.complete)
 
 
 def factors_pay(references: int, embedding: int, block: int, factors: int) -> bool:

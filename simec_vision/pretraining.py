@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from simec_vision.heads import SimilarityHead
 from simec_vision.items import InputError, nearest
-from simec_vision.losses import ELEMENTWISE, LOSSES, known_mean, known_sums, orthogonality_penalty
+from simec_vision.losses import COMPLETE, ELEMENTWISE, LOSSES, known_mean, known_sums, orthogonality_penalty
 from simec_vision.metrics import SimilarityMatch
 from simec_vision.model import SimilarityModel
 from simec_vision.objective import Objective as Objective
@@ -63,8 +63,8 @@ class Pretraining(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Make optimiser and schedule."""
-        steps, row_wise = self.trainer.estimated_stepping_batches, any(map(self._row_wise, self.model.heads))
-        return configured(self.model.parameters(), self.optimisation, steps, "train/similarity_loss", row_wise)
+        row_wise = any(map(self._row_wise, self.model.heads))
+        return configured(self.model.parameters(), self.optimisation, self.trainer, "train/similarity_loss", row_wise)
 
     def _row_wise(self, name: str) -> bool:
         """Say whether a step updates only the rows of a head that it sees, and exchanges their gradient itself."""
@@ -124,10 +124,15 @@ class Pretraining(pl.LightningModule):
         self, predicted: Mapping[str, Tensor], index: Tensor, seen: Mapping[str, Seen] | None = None
     ) -> dict[str, Tensor]:
         """Give each head's loss of the predicted similarities of the items ``index`` to the references seen, or all."""
-        loss, columns = LOSSES[self.objective.loss], {name: part.columns for name, part in (seen or {}).items()}
+        columns = {name: part.columns for name, part in (seen or {}).items()}
         return {
-            head: loss(given.float(), self.targets[head](index, columns.get(head))) for head, given in predicted.items()
+            head: self._loss(head)(given.float(), self.targets[head](index, columns.get(head)))
+            for head, given in predicted.items()
         }
+
+    def _loss(self, head: str) -> Any:
+        target: Any = self.targets[head]
+        return (COMPLETE if target.complete else LOSSES)[self.objective.loss]
 
     def weighted(self, losses: Mapping[str, Tensor]) -> Tensor:
         """Sum the heads' losses by their weights."""
@@ -158,7 +163,7 @@ class Pretraining(pl.LightningModule):
     def _gram_penalty(self, name: str, seen: Seen) -> Tensor:
         target: Any = self.targets[name]
         if name not in self._known_counts:
-            self._known_counts[name] = target.known_counts()
+            self._known_counts[name] = None if target.complete else target.known_counts()
         block, counts = self.objective.gram_block, self._known_counts[name]
         return gram_estimate(seen, target, block, self.seed, self.global_step, counts)
 

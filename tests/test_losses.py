@@ -6,6 +6,7 @@ import torch
 
 from simec_vision import InputError
 from simec_vision.losses import (
+    COMPLETE,
     LOSSES,
     gram_penalty,
     gram_penalty_block,
@@ -14,6 +15,7 @@ from simec_vision.losses import (
     masked_mae,
     masked_mse,
     orthogonality_penalty,
+    self_product,
 )
 from tests import oracles
 
@@ -35,6 +37,14 @@ def test_loss_equals_loop(name, unknown):
     predicted, target = random_similarities(unknown=unknown)
     expected = oracles.masked_loss(predicted.tolist(), target.tolist(), ELEMENTS[name])
     assert float(LOSSES[name](predicted, target)) == pytest.approx(expected, abs=1e-10)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_loss_of_complete_targets_is_the_same(name):
+    predicted, target = random_similarities(unknown=0.0)
+    target[3] = 0.5
+    expected = LOSSES[name](predicted, target)
+    torch.testing.assert_close(COMPLETE[name](predicted, target), expected, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("loss", [masked_mse, masked_mae, masked_bce])
@@ -190,3 +200,16 @@ def test_penalties_of_a_subset_are_unbiased(size):
     orthogonality = [orthogonality_penalty(weight[c], 6) for c in all_subsets(6, size)]
     full = orthogonality_penalty(weight).item()
     assert torch.stack(orthogonality).mean().item() == pytest.approx(full, abs=1e-10)
+
+
+def test_gradient_of_a_product_with_itself():
+    matrix = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(self_product, (matrix,))
+    assert torch.equal(self_product(matrix), matrix.T @ matrix)
+
+
+def test_block_of_complete_similarities_is_the_same():
+    weight, gram = torch.randn(5, 3, dtype=torch.float64), torch.rand(5, 5, dtype=torch.float64)
+    counts = torch.full((5,), 9)
+    expected = gram_penalty_block(weight, gram, 9, counts)
+    torch.testing.assert_close(gram_penalty_block(weight, gram, 9, complete=True), expected, rtol=1e-12, atol=0)

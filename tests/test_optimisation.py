@@ -1,8 +1,12 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from simec_vision.optimisation import ROWWISE, Optimisation, configured, cosine_factor, make_optimizer
 from tests import oracles
+
+TEN_STEPS = SimpleNamespace(estimated_stepping_batches=10, precision="32-true")
 
 
 @pytest.mark.parametrize(("total", "warmup"), [(100, 0.1), (7, 0.0), (50, 0.5)])
@@ -16,7 +20,7 @@ def test_cosine_equals_twin(total, warmup):
 
 def test_cosine_is_what_the_optimizer_gets():
     parameter = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
-    made = configured([parameter], Optimisation(lr=0.5, warmup=0.2), 10, "loss")
+    made = configured([parameter], Optimisation(lr=0.5, warmup=0.2), TEN_STEPS, "loss")
     rates = []
     for _ in range(10):
         rates.append(made["optimizer"].param_groups[0]["lr"])
@@ -29,7 +33,7 @@ def test_cosine_is_what_the_optimizer_gets():
 def test_plateau_equals_twin(patience, start):
     losses = [5, 4, 3, 3, 3, 2.99999, 2.9, 3, 3, 3, 3, 3, 3, 3, 3, 2, 2, 2, 2, 2, 2, 2, 2, 2]
     parameter = torch.nn.Parameter(torch.zeros(1))
-    made = configured([parameter], Optimisation(schedule="plateau", lr=1.0, patience=patience), 10, "train/loss")
+    made = configured([parameter], Optimisation(schedule="plateau", lr=1.0, patience=patience), TEN_STEPS, "train/loss")
     assert made["lr_scheduler"]["monitor"] == "train/loss"
     rates = []
     for epoch, loss in enumerate(losses):
@@ -43,7 +47,7 @@ def test_plateau_equals_twin(patience, start):
 def test_frozen_parameters_are_left_out(name):
     frozen = torch.nn.Parameter(torch.zeros(1), requires_grad=False)
     trained = torch.nn.Parameter(torch.zeros(1))
-    made = configured([frozen, trained], Optimisation(optimizer=name, schedule="constant"), 10, "loss")
+    made = configured([frozen, trained], Optimisation(optimizer=name, schedule="constant"), TEN_STEPS, "loss")
     assert made["optimizer"].param_groups[0]["params"] == [trained]
     assert "lr_scheduler" not in made
 
@@ -94,3 +98,13 @@ def test_row_wise_optimisers_are_the_usual_ones_elsewhere_and_resume(name):
             optimizer.load_state_dict(state)
     assert torch.equal(dense, usual)
     torch.testing.assert_close(rows.detach(), usual.detach(), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "fused"),
+    [("adamw", "32-true", True), ("adam", "16-mixed", None), ("adamax", "32-true", None)],
+)
+def test_optimiser_is_fused_where_it_can_be(name, precision, fused):
+    trainer = SimpleNamespace(estimated_stepping_batches=10, precision=precision)
+    made = configured([torch.nn.Parameter(torch.zeros(2))], Optimisation(optimizer=name), trainer, "loss")
+    assert made["optimizer"].defaults.get("fused") is fused

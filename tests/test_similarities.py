@@ -1,6 +1,7 @@
 import io
 import math
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -270,6 +271,25 @@ def test_known_counts_are_those_of_the_gram(items, monkeypatch):
         assert 0 < known.sum() < COUNT**2
         assert target.known_counts().tolist() == known.sum(dim=1).tolist()
     assert Precomputed(MATRIX).bind(items, references).known_counts() is None
+
+
+def test_complete_says_that_nothing_is_unknown(items):
+    """So it is false as soon as one item, reference or not, has an unknown value."""
+    columns = items.columns
+    known = np.array([value != "" and value == value for value in columns["label"]])
+    filled = {
+        "label": np.where(known, columns["label"], "dog"),
+        "heel": np.nan_to_num(columns["heel"]),
+        "closure": np.where(np.isin(columns["closure"], ["", "nan"]), "a", columns["closure"]),
+    }
+    full = replace(items, columns=columns | filled)
+    kinds = [SameClass("label"), AttributeDistance("heel"), SetOverlap("closure")]
+    for kind in [*kinds, WeightedSum([kinds[0], kinds[1]], [0.5, 0.5])]:
+        assert not kind.bind(items, REFERENCES).complete
+        target = kind.bind(full, REFERENCES)
+        assert target.complete
+        assert not target(torch.arange(COUNT)).isnan().any()
+    assert Kernel("linear").bind(items, REFERENCES).complete
 
 
 @pytest.mark.parametrize("form", ["array", "npy", "npz"])

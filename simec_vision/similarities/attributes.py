@@ -94,9 +94,11 @@ class _SameClass(TargetSimilarity):
         classes, codes = self.labels[self.references].unique(return_inverse=True)
         self._fixed("codes", codes)
         self._num_factors = len(classes) if bool((classes >= 0).all()) else 0
+        self.complete = bool((self.labels >= 0).all())
 
     def rows(self, index: Tensor, columns: Tensor) -> Tensor:
-        return same_class(self.labels[index], self.labels[self.references[columns]])
+        mine, theirs = self.labels[index], self.labels[self.references[columns]]
+        return (mine[:, None] == theirs).float() if self.complete else same_class(mine, theirs)
 
     def known_counts(self) -> Tensor:
         """See :meth:`TargetSimilarity.known_counts`."""
@@ -162,6 +164,7 @@ class _AttributeDistance(TargetSimilarity):
         super().__init__(references)
         self._fixed("values", values)
         self.range = range
+        self.complete = not bool(values.isnan().any())
 
     def rows(self, index: Tensor, columns: Tensor) -> Tensor:
         return attribute_distance(self.values[index], self.values[self.references[columns]], self.range)
@@ -205,6 +208,7 @@ class _SetOverlap(TargetSimilarity):
         super().__init__(references)
         self._fixed("membership", membership)
         self.coefficient = coefficient
+        self.complete = bool(membership.any(dim=1).all())
 
     def rows(self, index: Tensor, columns: Tensor) -> Tensor:
         return set_overlap(self.membership[index], self.membership[self.references[columns]], self.coefficient)

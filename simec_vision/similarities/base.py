@@ -28,6 +28,8 @@ class TargetSimilarity(nn.Module, ABC):
     """
 
     references: Tensor
+    complete = False
+    """Whether all target similarities are certainly known, so that losses need look for no NaN."""
 
     def __init__(self, references: NDArray[np.int64]) -> None:
         super().__init__()

@@ -43,6 +43,7 @@ class _WeightedSum(TargetSimilarity):
     def __init__(self, references: NDArray[np.int64], parts: list[TargetSimilarity], weights: list[float]) -> None:
         super().__init__(references)
         self.parts, self.weights = nn.ModuleList(parts), weights
+        self.complete = all(part.complete for part in parts)
 
     def rows(self, index: Tensor, columns: Tensor) -> Tensor:
         return weighted_sum([part(index, columns) for part in self.parts], self.weights)

@@ -73,6 +73,7 @@ class Kernel(Similarity):
         """
         features = _feature_rows(self.features, items)
         target = _Kernel(references, features, self.kind, self.gamma)
+        target.complete = self.features == "pixels"
         unknown = ~torch.isfinite(target.reference_features).all(dim=1).numpy()
         if unknown.any():
             raise InputError(
