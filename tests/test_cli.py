@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from simec_vision import SimilarityModel
+from simec_vision.cli.finetune import with_epochs
 from simec_vision.cli.main import main
 from simec_vision.cli.parsing import with_shoes
 
@@ -307,6 +308,23 @@ def test_finetuning_reports_what_is_promised(capsys, pretrained):
     assert_matches("nowhere", fails(capsys, "finetune", "--model", "nowhere"))
     other = ["--data", "DrawnShoes", "--data.count", "60", "--data.size", "40", "--data.cache", "false"]
     assert_matches(r"\(3, 32, 32\).*\(3, 40, 40\)", fails(capsys, "finetune", "--model", str(pretrained), *other))
+
+
+@pytest.mark.parametrize(
+    ("options", "labels", "validation", "epochs", "every"),
+    [
+        ({}, 100, 200, 200, 4),  # 800 steps of 32; 50 validations
+        ({}, 25, 5000, 804, 67),  # 12 validations of 5000 images take as long
+        ({}, 25, 100_000, 800, 160),  # at least 5
+        ({"max_epochs": 50}, 25, 5000, 50, 10),
+        ({"max_epochs": 50}, 1000, 5000, 50, 2),  # at most 30, and the last epoch among them
+        ({"max_epochs": 50, "check_val_every_n_epoch": 3}, 1000, 5000, 50, 3),
+        ({"max_epochs": -1, "max_steps": 9}, 1000, 5000, -1, 1),
+    ],
+)
+def test_fine_tuning_validates_as_often_as_it_is_worth(options, labels, validation, epochs, every):
+    result = with_epochs(options, labels, 32, validation)
+    assert (result["max_epochs"], result["check_val_every_n_epoch"]) == (epochs, every)
 
 
 def test_several_labels_and_seeds_give_what_each_gives_alone(capsys, pretrained):

@@ -1,7 +1,7 @@
 """The command ``benchmark pretraining``: training through the Trainer beside a bare loop and the original's recipe."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from simec_vision.cli.comparison import Comparison
 from simec_vision.cli.made_images import Part, RandomImages
@@ -25,6 +25,7 @@ def benchmark_pretraining(
     embedding: int = 512,
     objective: Objective = Objective(orthogonality_penalty=1.0),
     optimisation: Optimisation = Optimisation(lr=2e-3),
+    head_start: Literal["random", "eigen"] = "random",
     naive_steps: int = 8,
     quality: bool = False,
     quality_images: int = 10_000,
@@ -48,6 +49,7 @@ def benchmark_pretraining(
         embedding: Length of an embedding.
         objective: What ours and the bare loop minimise.
         optimisation: Optimiser and schedule of ours; the bare loop has no schedule.
+        head_start: How the head of ours starts, as in pretrain.
         naive_steps: Measured steps of the naive loop a turn.
         quality: Measure too how long it takes to the naive loop's validation error after its first epoch (needs data).
         quality_images: Training images of that comparison.
@@ -63,7 +65,7 @@ def benchmark_pretraining(
             f"Expected naive_steps, batch, references and embedding of at least 1, got {naive_steps}, {batch}, "
             f"{references} and {embedding}"
         )
-    sides = Sides(source(data, images, batch), references, embedding, objective, optimisation, trainer)
+    sides = Sides(source(data, images, batch), references, embedding, objective, optimisation, trainer, head_start)
     folder = open_run(out, "benchmark")
     with threads(num_threads):
         comparison = Comparison("pretraining: training images per second", sides.setting())

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -119,6 +119,7 @@ class Clock(Callback):
 def train(
     data: ImageDataModule, encoder: Encoder, references: int, objective: Objective, optimisation: Optimisation,
     trainer: dict[str, Any], clock: Clock, callbacks: tuple[Callback, ...] = (),
+    head_start: Literal["random", "eigen"] = "random",
 ) -> pl.Trainer:  # fmt: skip
     """Pretrain an encoder as the command ``pretrain`` does: the same module, Trainer, progress bar and ``metrics.csv``.
 
@@ -131,13 +132,14 @@ def train(
         trainer: Options of Lightning's Trainer.
         clock: Takes the time.
         callbacks: Further callbacks.
+        head_start: How heads start, ``random`` or ``eigen``.
 
     Returns:
         The Trainer, when it is done.
     """
     pl.seed_everything(0, verbose=False)
     targets = bind_targets(data, data.similarities(), references, seed=0)
-    model = build_model(data, encoder, targets, "random", False).to(memory_format=torch.channels_last)
+    model = build_model(data, encoder, targets, head_start, False).to(memory_format=torch.channels_last)
     with TemporaryDirectory() as folder:
         run = Path(folder)
         own = [MetricsTable(run / "metrics.csv"), clock, *callbacks]

@@ -176,7 +176,7 @@ def _train(
     resume: str | None, config: str,
 ) -> dict[str, Any]:  # fmt: skip
     table = MetricsTable(run / "metrics.csv")
-    options = with_epochs(options, len(data.subset("train")), data.batches.size)
+    options = with_epochs(options, len(data.subset("train")), data.batches.size, len(data.subset("validation")))
     trainer = make_trainer(options, run, "validation/accuracy", "max", tensorboard, [table])
     check_end(trainer, module.optimisation)
     if trainer.is_global_zero:
@@ -192,16 +192,38 @@ def _train(
     return {**measured, "validation/accuracy": best, "epochs": trainer.current_epoch, "seconds": table.seconds}
 
 
-def with_epochs(options: dict[str, Any], labels: int, batch: int) -> dict[str, Any]:
-    """Let few labels be seen often: where the Trainer is told no end, at least 800 steps and 30 epochs.
+def with_epochs(options: dict[str, Any], labels: int, batch: int, validation: int) -> dict[str, Any]:
+    """Let few labels be seen often, and validate as often as it is worth.
 
-    Of short epochs only every so many are validated: about 50 of them, and the last.
+    Where the Trainer is told no end, at least 800 steps and 30 epochs are trained. Where it is not told which epochs
+    are validated (``check_val_every_n_epoch``), these are 5 to 50, evenly spaced, the last among them: so many that
+    they take about as long as training, whose pass over an image costs three times as much.
+
+    Args:
+        options: Options of Lightning's Trainer.
+        labels: Training images.
+        batch: Batch size.
+        validation: Validation images.
+
+    Returns:
+        The options with ``max_epochs`` and ``check_val_every_n_epoch``.
     """
-    if any(options.get(name) not in (None, -1) for name in ("max_epochs", "max_steps", "max_time")):
-        return options
-    epochs = max(30, ceil(800 / ceil(labels / batch)))
-    every = max(options.get("check_val_every_n_epoch") or 1, epochs // 50)
-    return {**options, "max_epochs": every * ceil(epochs / every), "check_val_every_n_epoch": every}
+    ends = any(options.get(name) not in (None, -1) for name in ("max_epochs", "max_steps", "max_time"))
+    epochs = int(options.get("max_epochs") or -1) if ends else max(30, ceil(800 / ceil(labels / batch)))
+    every = options.get("check_val_every_n_epoch")
+    if every is None:
+        every = _spacing(epochs, min(50, max(5, 3 * labels * epochs // max(1, validation))), exact=ends)
+    if not ends:
+        options = {**options, "max_epochs": every * ceil(epochs / every)}
+    return {**options, "check_val_every_n_epoch": every}
+
+
+def _spacing(epochs: int, times: int, exact: bool) -> int:
+    """Give the distance at which so many epochs are validated at most; if exact, one that divides them."""
+    every = max(1, ceil(epochs / times))
+    while exact and epochs % every:
+        every -= 1
+    return every
 
 
 def probe_accuracies(encoder: torch.nn.Module, data: ImageDataModule, neighbours: int) -> dict[str, float]:

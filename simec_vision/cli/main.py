@@ -7,7 +7,7 @@ from typing import Any
 
 DEFAULTS: dict[str, dict[str, Any]] = {
     "pretrain": {"trainer.max_epochs": 30},
-    "finetune": {},
+    "finetune": {"trainer.check_val_every_n_epoch": None},
     "explain": {},
     "evaluate explanations": {},
     "evaluate trap": {},

@@ -4,7 +4,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 
-from simec_vision.cli.clock import Clock, train
+from simec_vision.cli.clock import Clock
 from simec_vision.cli.comparison import Comparison
 from simec_vision.cli.made_images import Part
 from simec_vision.cli.sides import Sides
@@ -64,7 +64,8 @@ def measure_quality(
     """
     data = Part(source, images, validation=VALIDATION)
     data.batches = sides.data.batches
-    own = Sides(data, sides.references, sides.embedding, sides.objective, sides.optimisation, sides.trainer)
+    same = sides.objective, sides.optimisation, sides.trainer, sides.head_start
+    own = Sides(data, sides.references, sides.embedding, *same)
     validation = data.split("validation")
     loop, pictures = own.naive_loop(data.split("train")), data.normalised(validation)
     started = now()
@@ -89,7 +90,7 @@ def _until(sides: Sides, data: Part, error: float) -> UntilError:
     steps = max(1, len(data.split("train")) // data.batches.size)
     often = {"val_check_interval": max(1, steps // CHECKS), "check_val_every_n_epoch": 1}
     options = {**sides.trainer, **often, "num_sanity_val_steps": 0}
-    train(data, sides.encoder(), sides.references, sides.objective, sides.optimisation, options, Clock(), (stop,))
+    sides.train(options, Clock(), (stop,))
     if stop.seconds != stop.seconds:
         raise InputError(
             f"Expected ours to reach the naive loop's error {error:.4g} within trainer.max_epochs "

@@ -1,11 +1,12 @@
 """The three sides of ``benchmark pretraining``: training through the Trainer, the bare loop, the naive loop."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pytorch_lightning.callbacks import Callback
 
 from simec_vision.cli.building import bind_targets
 from simec_vision.cli.clock import Clock, train
@@ -34,12 +35,14 @@ class Sides:
         objective: What ours and the bare loop minimise.
         optimisation: Their optimiser.
         trainer: Options of Lightning's Trainer.
+        head_start: How the head of ours starts, ``random`` or ``eigen``.
     """
 
     def __init__(
         self, data: ImageDataModule, references: int, embedding: int, objective: Objective, optimisation: Optimisation,
-        trainer: dict[str, Any],
+        trainer: dict[str, Any], head_start: Literal["random", "eigen"] = "random",
     ) -> None:  # fmt: skip
+        self.head_start = head_start
         self.data, self.references, self.embedding = data, references, embedding
         self.objective, self.optimisation, self.trainer = objective, optimisation, trainer
         if trainer.get("devices") not in (1, "1"):
@@ -66,14 +69,20 @@ class Sides:
             "memory_format": "channels last", "batch": self.data.batches.size, "naive_batch": NAIVE_BATCH,
             "naive_precision": "32-true", "naive_memory_format": "contiguous", "references": self.references,
             "embedding": self.embedding, "encoder": "CifarCNN", "gram_block": self.objective.gram_block,
+            "references_per_step": self.objective.references_per_step, "head_start": self.head_start,
             "gram_penalty": self.objective.gram_penalty, "orthogonality_penalty": self.objective.orthogonality_penalty,
         }  # fmt: skip
 
     def ours(self) -> float:
         """Measure training through the Trainer, in images per second."""
         clock = Clock()
-        train(self.data, self.encoder(), self.references, self.objective, self.optimisation, self.trainer, clock)
+        self.train(self.trainer, clock)
         return clock.images_per_second()
+
+    def train(self, trainer: dict[str, Any], clock: Clock, callbacks: tuple[Callback, ...] = ()) -> None:
+        """Train ours with some options of the Trainer and callbacks."""
+        options = self.encoder(), self.references, self.objective, self.optimisation, trainer, clock, callbacks
+        train(self.data, *options, head_start=self.head_start)
 
     def bare(self) -> float:
         """Measure the bare loop, in images per second, over as many steps as ours."""
