@@ -1,7 +1,11 @@
 """Heads: the bias-free linear map from an embedding to the predicted similarities to every reference."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+
+from simec_vision.sharding import Part
 
 
 class SimilarityHead(nn.Module):
@@ -34,6 +38,7 @@ class SimilarityHead(nn.Module):
                 f"got {tuple(weight.shape)}. A factor of shape (embedding, reference) must be transposed first"
             )
         self.weight = nn.Parameter(weight.detach().clone(), requires_grad=not frozen)
+        self.part: Part | None = None
 
     @property
     def embedding_dim(self) -> int:
@@ -43,11 +48,44 @@ class SimilarityHead(nn.Module):
     @property
     def num_references(self) -> int:
         """How many references the similarity is measured to."""
-        return self.weight.shape[0]
+        return self.weight.shape[0] if self.part is None else self.part.total
+
+    def rows(self, columns: Tensor | None = None, sparse: bool = False) -> Tensor:
+        """Give the weight's rows of some references, in training the way to all uses of the weight.
+
+        Args:
+            columns: Positions of the references, shape ``(column,)``; default: all.
+            sparse: Let the gradient be sparse, of these rows alone, where the weight is whole.
+
+        Returns:
+            Shape ``(column, embedding)``. Where the head is sharded, all processes must ask for the same rows.
+        """
+        if self.part is not None:
+            return self.part.rows(self.weight, columns)
+        return self.weight if columns is None else nn.functional.embedding(columns, self.weight, sparse=sparse)
+
+    def whole(self) -> Tensor:
+        """Give the whole weight ``(reference, embedding)``, in the processor's memory where the head is sharded."""
+        return self.weight.detach() if self.part is None else self.part.whole(self.weight)
+
+    def shard(self, mesh: Any) -> None:
+        """Keep only this process's rows of the weight, until :meth:`gather`.
+
+        Args:
+            mesh: All processes, a one-dimensional ``DeviceMesh``.
+        """
+        self.part = Part(mesh, self.num_references)
+        self.weight = nn.Parameter(self.part.of(self.weight.detach()), requires_grad=self.weight.requires_grad)
+
+    def gather(self) -> None:
+        """Put the whole weight together again, in the processor's memory; all processes must ask."""
+        if self.part is not None:
+            self.weight = nn.Parameter(self.whole(), requires_grad=self.weight.requires_grad)
+            self.part = None
 
     def forward(self, embedding: Tensor) -> Tensor:
         """Map an embedding of shape ``(batch, embedding)`` to predicted similarities ``(batch, reference)``."""
-        return nn.functional.linear(embedding, self.weight)
+        return nn.functional.linear(embedding, self.rows())
 
     def extra_repr(self) -> str:
         """Say the sizes."""

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from simec_vision.heads import SimilarityHead
 from simec_vision.items import InputError
@@ -101,10 +100,10 @@ def see(head: SimilarityHead, objective: Objective, seed: int, step: int, row_wi
     """
     total = head.num_references
     if not objective.samples(total):
-        return Seen(head.weight, None, total)
+        return Seen(head.rows(), None, total)
     drawn = block_of_references(total, objective.references_per_step, seed, step)
     columns = torch.from_numpy(np.sort(drawn)).to(head.weight.device)
-    return Seen(F.embedding(columns, head.weight, sparse=row_wise), columns, total)
+    return Seen(head.rows(columns, sparse=row_wise), columns, total)
 
 
 def gram_estimate(seen: Seen, target: Any, block: int, seed: int, step: int, known_counts: Tensor | None) -> Tensor:

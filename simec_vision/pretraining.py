@@ -1,10 +1,11 @@
 """Pretraining: the LightningModule that trains a SimilarityModel on target similarities."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -17,6 +18,7 @@ from simec_vision.objective import Objective as Objective
 from simec_vision.objective import Seen, gram_estimate, see
 from simec_vision.optimisation import ROWWISE, Optimisation, configured, step_plateau
 from simec_vision.processes import Average, average_rows, from_all_processes, keep_local, share, share_buffers
+from simec_vision.sharding import Part, all_processes, clip
 
 EVALUATED_PAIRS = 2**22
 """At most about this many similarities are predicted together in validation and test."""
@@ -32,6 +34,8 @@ class Pretraining(pl.LightningModule):
         objective: What is minimised.
         optimisation: Optimiser and schedule.
         seed: Seed of the random blocks and subsets of references and of dropout.
+        head_sharded: Let each of several processes hold only some rows of the heads, with their gradient and the
+            optimiser's moments (under DDP), until :meth:`gather_heads`. With one process it changes nothing.
 
     Raises:
         ValueError: if heads and targets do not have the same names or sizes.
@@ -44,18 +48,69 @@ class Pretraining(pl.LightningModule):
         objective: Objective | None = None,
         optimisation: Optimisation | None = None,
         seed: int = 0,
+        head_sharded: bool = False,
     ) -> None:
         super().__init__()
+        self.head_sharded = head_sharded
         self.objective = objective or Objective()
         _check_heads(model, targets, self.objective)
         self.model = model
         self.targets = nn.ModuleDict(targets)
         self.optimisation = optimisation or Optimisation()
-        keep_local(self, [f"model.heads.{name}.weight" for name in model.heads if self._row_wise(name)])
+        apart = [name for name in model.heads if head_sharded or self._row_wise(name)]
+        keep_local(self, [f"model.heads.{name}.weight" for name in apart])
         self.seed = seed
         self._matches: dict[str, SimilarityMatch] = {}
         self._losses: dict[str, Average] = {}
         self._known_counts: dict[str, Tensor | None] = {}
+        self._weights: dict[str, Tensor] = {}
+        self._columns: dict[str, Tensor | None] = {}
+
+    def configure_model(self) -> None:
+        """Share the heads out over the processes, once, where that is wanted.
+
+        Raises:
+            InputError: for another strategy than DDP.
+        """
+        if not self.head_sharded or self.trainer.world_size == 1 or self._parts():
+            return
+        strategy = self.trainer.strategy
+        if not isinstance(strategy, DDPStrategy):
+            raise InputError(f"Expected trainer.strategy ddp for head_sharded, got {type(strategy).__name__}")
+        mesh = all_processes(strategy.root_device)
+        for _, head in self._heads():
+            head.shard(mesh)
+
+    def gather_heads(self) -> None:
+        """Make sharded heads whole again, in the processor's memory; all processes must ask."""
+        for _, head in self._heads():
+            head.gather()
+
+    def _parts(self) -> dict[str, Part]:
+        """Give name of the weight → its part, of sharded heads."""
+        return {f"model.heads.{name}.weight": head.part for name, head in self._heads() if head.part is not None}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Write whole tensors, so that any number of processes can go on."""
+        self._each_part(checkpoint, lambda part, tensor: part.whole(tensor), lambda part: len(part.positions))
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take this process's rows of whole tensors."""
+        self._each_part(checkpoint, lambda part, tensor: part.of(tensor), lambda part: part.total)
+
+    def _each_part(
+        self, checkpoint: dict[str, Any], change: Callable[[Part, Tensor], Tensor], rows: Callable[[Part], int]
+    ) -> None:
+        """Change, in a checkpoint, the weights of sharded heads and what the optimiser keeps of each of their rows."""
+        parts = self._parts()
+        trained = [name for name, parameter in self.named_parameters() if parameter.requires_grad]
+        for name, part in parts.items():
+            checkpoint["state_dict"][name] = change(part, checkpoint["state_dict"][name])
+            for state in checkpoint.get("optimizer_states", ()) if name in trained else ():
+                kept = state["state"].get(trained.index(name), {})
+                state["state"][trained.index(name)] = {
+                    key: change(part, value) if _has_rows(value, rows(part)) else value for key, value in kept.items()
+                }
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Predict similarities: head name → ``(batch, reference)``."""
@@ -73,11 +128,15 @@ class Pretraining(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         """Give every process the first one's heads, where DDP leaves them alone."""
-        share(self.model.head(name).weight.data for name in self.model.heads if self._row_wise(name))
+        share(head.weight.data for name, head in self._heads() if self._row_wise(name) and head.part is None)
 
     def on_after_backward(self) -> None:
         """Average the seen rows' gradients over all processes."""
-        average_rows(self.model.heads.parameters())
+        average_rows(head.weight for _, head in self._heads() if head.part is None)
+        for name, head in self._heads():
+            columns = self._columns.get(name)
+            if head.part is not None and columns is not None and head.weight.grad is not None and self._row_wise(name):
+                head.weight.grad = head.part.seen(head.weight.grad, columns)
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Step the schedule; a plateau is looked for at the end of an epoch instead."""
@@ -90,7 +149,10 @@ class Pretraining(pl.LightningModule):
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
         """Clip the gradient's norm."""
-        if self.optimisation.clip > 0:
+        if self.optimisation.clip > 0 and (parts := self._parts()):
+            named = dict(self.named_parameters())
+            clip((p for n, p in named.items() if n not in parts), (named[n] for n in parts), self.optimisation.clip)
+        elif self.optimisation.clip > 0:
             self.clip_gradients(optimizer, gradient_clip_val=self.optimisation.clip, gradient_clip_algorithm="norm")
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -118,7 +180,9 @@ class Pretraining(pl.LightningModule):
     def seen(self) -> dict[str, Seen]:
         """Give what the current step sees of each head."""
         step, seed = self.global_step, self.seed
-        return {name: see(head, self.objective, seed, step, self._row_wise(name)) for name, head in self._heads()}
+        seen = {name: see(head, self.objective, seed, step, self._row_wise(name)) for name, head in self._heads()}
+        self._columns = {name: part.columns for name, part in seen.items()}
+        return seen
 
     def head_losses(
         self, predicted: Mapping[str, Tensor], index: Tensor, seen: Mapping[str, Seen] | None = None
@@ -205,6 +269,8 @@ class Pretraining(pl.LightningModule):
         data = getattr(self.trainer, "datamodule", None)
         items = len(data.subset(split)) if data is not None else 0
         self._matches = {name: SimilarityMatch(items * head.num_references) for name, head in self._heads()}
+        # Whole from the start, as processes may have different numbers of held-out batches, and could not meet later.
+        self._weights = {name: head.whole() for name, head in self._heads()}
 
     def _heads(self) -> list[tuple[str, SimilarityHead]]:
         return [(name, self.model.head(name)) for name in self.model.heads]
@@ -216,10 +282,11 @@ class Pretraining(pl.LightningModule):
 
     def _compare_head(self, name: str, embedding: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         """Compare with some references at a time, so that memory is bounded; sum loss and known targets a row."""
-        weight, sums = self.model.head(name).weight, []
+        weight, sums = self._weights[name], []
         for chunk in _chunks(len(weight), EVALUATED_PAIRS // max(1, len(index))):
-            columns = torch.arange(chunk.start, chunk.stop, device=weight.device)
-            predicted, target = F.linear(embedding, weight[chunk]).float(), self.targets[name](index, columns)
+            columns = torch.arange(chunk.start, chunk.stop, device=embedding.device)
+            rows = weight[chunk].to(embedding.device)
+            predicted, target = F.linear(embedding, rows).float(), self.targets[name](index, columns)
             estimate = predicted.sigmoid() if self.objective.loss == "bce" else predicted
             self._matches[name].update(estimate, target, index, columns)
             sums.append(known_sums(ELEMENTWISE[self.objective.loss], predicted, target))
@@ -227,11 +294,16 @@ class Pretraining(pl.LightningModule):
         return torch.stack(losses).sum(dim=0), torch.stack(counts).sum(dim=0)
 
     def _log_matches(self, prefix: str) -> None:
+        self._weights = {}
         for name, match in self._matches.items():
             if self.trainer.world_size > 1:
                 match.merge(from_all_processes(match.state()))
             for measure, value in match.compute().items():
                 self.log(f"{prefix}/{name}/{measure}", value, prog_bar=measure == "r2", sync_dist=False)
+
+
+def _has_rows(value: Any, count: int) -> bool:
+    return isinstance(value, Tensor) and value.ndim > 0 and len(value) == count
 
 
 def _chunks(num_references: int, size: int) -> Iterator[slice]:

@@ -38,6 +38,7 @@ def pretrain(
     optimisation: Optimisation = Optimisation(),
     head_start: Literal["random", "eigen"] = "random",
     head_frozen: bool = False,
+    head_sharded: bool = False,
     seed: int = 0,
     compile: bool = False,
     tensorboard: bool = False,
@@ -59,6 +60,8 @@ def pretrain(
         optimisation: Optimiser and learning-rate schedule.
         head_start: Start heads at random, or from the eigendecomposition of the references' own similarities.
         head_frozen: Keep the heads as they start.
+        head_sharded: Let each of several processes hold only some rows of the heads, for more references than one
+            device has room for (DDP).
         seed: Seed of the weights, the sample of references and dropout.
         compile: Compile the encoder with torch.compile, which pays in long runs.
         tensorboard: Log to TensorBoard too (needs the extra simec-vision[tensorboard]).
@@ -76,7 +79,8 @@ def pretrain(
     check_targets(targets, objective.loss)
     blind = {} if compare_with is None else blind_measures(data, targets, compare_with)
     model = build_model(data, fitting_encoder(encoder, data), targets, head_start, head_frozen)
-    module = Pretraining(model.to(memory_format=torch.channels_last), targets, objective, optimisation, seed)
+    model = model.to(memory_format=torch.channels_last)
+    module = Pretraining(model, targets, objective, optimisation, seed, head_sharded)
     table = MetricsTable(run / "metrics.csv")
     lightning = make_trainer(trainer, run, "validation/loss", "min", tensorboard, [table])
     check_end(lightning, optimisation)
@@ -85,6 +89,7 @@ def pretrain(
         print(f"Pretraining in {run}: {described(lightning, data.batches.size)}", flush=True)
     fit(lightning, module, data, run, resume, compile)
     measured = lightning.test(module, datamodule=data, verbose=False)[0]
+    module.gather_heads()
     if lightning.is_global_zero:
         summary = {**measured, **blind, "images_per_second": table.images_per_second, "seconds": table.seconds}
         finish(run, module, {**summary, "epochs": lightning.current_epoch}, data, heatmaps)
@@ -116,7 +121,9 @@ def restore_best(trainer: pl.Trainer, module: pl.LightningModule) -> None:
     """Load the best checkpoint's weights, if one was kept."""
     best = getattr(trainer.checkpoint_callback, "best_model_path", "")
     if best:
-        module.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
+        checkpoint = torch.load(best, map_location="cpu", weights_only=True, mmap=True)
+        module.on_load_checkpoint(checkpoint)
+        module.load_state_dict(checkpoint["state_dict"])
 
 
 def finish(run: Path, module: Pretraining, summary: dict[str, Any], data: ImageDataModule, heatmaps: bool) -> None:

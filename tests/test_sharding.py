@@ -1,0 +1,93 @@
+"""Heads of which each process holds some rows train as whole ones, and checkpoints hold them whole."""
+
+import os
+from types import SimpleNamespace
+
+import pytest
+import torch
+from pytorch_lightning.strategies import FSDPStrategy
+from torch import nn
+from torch.multiprocessing.spawn import spawn
+
+from simec_vision import InputError
+from simec_vision.cli.building import bind_targets, build_model
+from simec_vision.datamodules import DrawnShoes
+from simec_vision.encoders import PlainCNN
+from simec_vision.heads import SimilarityHead
+from simec_vision.pretraining import Pretraining
+from simec_vision.sharding import all_processes, clip
+from tests.test_nodes import CIFAR, ONE, TWO, assert_close, free_port, weights
+from tests.test_processes import run
+
+ROWS, DIM, SEEN = 7, 3, torch.tensor([0, 3, 4, 6])
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def process(rank, port):
+    """Check a head of 7 references in one of two processes, of which the first has four rows and the second three."""
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "WORLD_SIZE": "2"}
+    torch.distributed.init_process_group("gloo")
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(ROWS, DIM, generator=generator)
+    embeddings = torch.randn(2, 5, DIM, generator=generator)  # a share of the batch for each process
+    whole, head = SimilarityHead(DIM, ROWS, weight), SimilarityHead(DIM, ROWS, weight)
+    head.shard(all_processes(torch.device("cpu")))
+    assert head.num_references == ROWS
+    assert head.weight.shape == ((4, DIM), (3, DIM))[rank]
+    assert torch.equal(head.whole(), weight)
+    assert torch.equal(head.part.whole(head.part.of(torch.arange(ROWS))), torch.arange(ROWS))
+    for columns in (None, SEEN):
+        whole.weight.grad = head.weight.grad = None
+        torch.stack([(each @ whole.rows(columns).T).square().mean() for each in embeddings]).mean().backward()
+        (embeddings[rank] @ head.rows(columns).T).square().mean().backward()
+        torch.testing.assert_close(head.weight.grad, head.part.of(whole.weight.grad))
+    kept = head.part.seen(head.weight.grad, SEEN)
+    assert torch.equal(kept.to_dense(), head.weight.grad)
+    assert kept.indices()[0].tolist() == [[0, 3], [0, 2]][rank]
+    other = nn.Parameter(torch.ones(2))
+    other.grad = torch.full((2,), 3.0)
+    expected = torch.nn.utils.clip_grad_norm_([whole.weight, other], 0.5)
+    assert expected > 0.5
+    other.grad = torch.full((2,), 3.0)
+    clip([other], [head.weight], 0.5)
+    torch.testing.assert_close(head.weight.grad, head.part.of(whole.weight.grad), atol=1e-6, rtol=1e-5)
+    head.gather()
+    assert torch.equal(head.weight, weight)
+    torch.distributed.destroy_process_group()
+
+
+def test_a_part_gives_and_takes_what_the_whole_does():
+    spawn(process, (free_port(),), nprocs=2)
+
+
+@pytest.mark.parametrize("seen", ["0", "40"], ids=["all references", "40 a step"])
+def test_two_processes_that_share_the_heads_end_where_one_does(seen, tmp_path):
+    """81 references are not divided by two; the sharded run goes on as one process, and the other way round."""
+    options = [*CIFAR, "--references", "81", "--objective.references_per_step", seen, "--optimisation.clip", "0.05"]
+    options += ["--objective.gram_block", "20", "--objective.orthogonality_penalty", "1"]
+    options += ["--optimisation.schedule", "constant"]
+    sharded = [*TWO, "--head_sharded", "true"]
+    run("pretrain", *options, "--trainer.max_epochs", "4", "--out", "one", folder=tmp_path)
+    run("pretrain", *options, *sharded, "--trainer.max_epochs", "4", "--out", "two", folder=tmp_path)
+    assert_close(weights(tmp_path / "one"), weights(tmp_path / "two"))
+    run("pretrain", *options, *sharded, "--trainer.max_epochs", "2", "--out", "begun", folder=tmp_path)
+    state = torch.load(tmp_path / "begun/checkpoints/last.ckpt", weights_only=True)
+    assert {state["state_dict"][f"model.heads.{name}.weight"].shape for name in ("heel", "closure")} == {(81, 16)}
+    moments = [kept["exp_avg"].shape for kept in state["optimizer_states"][0]["state"].values()]
+    assert moments.count((81, 16)) == 2
+    run("pretrain", "--resume", "begun", *ONE, "--trainer.max_epochs", "4", folder=tmp_path)
+    assert_close(weights(tmp_path / "one"), weights(tmp_path / "begun"))
+
+
+def test_only_ddp_shares_heads_out(monkeypatch):
+    data = DrawnShoes(60, 32, cache=False)
+    targets = bind_targets(data, data.similarities(), 10, seed=0)
+    model = build_model(data, PlainCNN(8, size=32), targets, "random", False)
+    module = Pretraining(model, targets, head_sharded=True)
+    strategy = FSDPStrategy()
+    monkeypatch.setattr(Pretraining, "trainer", SimpleNamespace(world_size=2, strategy=strategy))
+    with pytest.raises(InputError, match=r"trainer.strategy ddp for head_sharded, got FSDPStrategy"):
+        module.configure_model()
+    monkeypatch.setattr(Pretraining, "trainer", SimpleNamespace(world_size=1, strategy=strategy))
+    module.configure_model()
+    assert module.model.head("heel").part is None
