@@ -314,10 +314,10 @@ def test_finetuning_reports_what_is_promised(capsys, pretrained):
     ("options", "labels", "validation", "epochs", "every"),
     [
         ({}, 100, 200, 200, 4),  # 800 steps of 32; 50 validations
-        ({}, 25, 5000, 804, 67),  # 12 validations of 5000 images take as long
-        ({}, 25, 100_000, 800, 160),  # at least 5
+        ({}, 50, 5000, 400, 80),  # at least 5
+        ({}, 500, 5000, 50, 10),  # 5 validations of 5000 images
         ({"max_epochs": 50}, 25, 5000, 50, 10),
-        ({"max_epochs": 50}, 1000, 5000, 50, 2),  # at most 30, and the last epoch among them
+        ({"max_epochs": 50}, 1000, 5000, 50, 5),  # 10 see as many images
         ({"max_epochs": 50, "check_val_every_n_epoch": 3}, 1000, 5000, 50, 3),
         ({"max_epochs": -1, "max_steps": 9}, 1000, 5000, -1, 1),
     ],

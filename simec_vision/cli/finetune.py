@@ -197,7 +197,7 @@ def with_epochs(options: dict[str, Any], labels: int, batch: int, validation: in
 
     Where the Trainer is told no end, at least 800 steps and 30 epochs are trained. Where it is not told which epochs
     are validated (``check_val_every_n_epoch``), these are 5 to 50, evenly spaced, the last among them: so many that
-    they take about as long as training, whose pass over an image costs three times as much.
+    all together see about as many images as training, which costs three times as much an image.
 
     Args:
         options: Options of Lightning's Trainer.
@@ -212,7 +212,7 @@ def with_epochs(options: dict[str, Any], labels: int, batch: int, validation: in
     epochs = int(options.get("max_epochs") or -1) if ends else max(30, ceil(800 / ceil(labels / batch)))
     every = options.get("check_val_every_n_epoch")
     if every is None:
-        every = _spacing(epochs, min(50, max(5, 3 * labels * epochs // max(1, validation))), exact=ends)
+        every = _spacing(epochs, min(50, max(5, labels * epochs // max(1, validation))), exact=ends)
     if not ends:
         options = {**options, "max_epochs": every * ceil(epochs / every)}
     return {**options, "check_val_every_n_epoch": every}
