@@ -1,8 +1,8 @@
 """How weights are optimised: optimiser and learning-rate schedule as options, shared by all training."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from math import cos, pi
+from dataclasses import dataclass, replace
+from math import cos, pi, sqrt
 from typing import Any, Literal
 
 import torch
@@ -30,7 +30,10 @@ class Optimisation:
 
     Args:
         optimizer: Which optimiser; ``sgd`` runs with Nesterov momentum 0.9.
-        lr: Largest learning rate.
+        lr: Largest learning rate, for batches of ``lr_batch`` images.
+        lr_batch: Batch size that ``lr`` is meant for. With batches k times as large the learning rate is √k times as
+            large, with ``sgd`` k times (Malladi et al. 2022, arXiv 2205.10287; Goyal et al. 2017, arXiv 1706.02677); 0
+            takes ``lr`` as it is.
         weight_decay: Weight decay of the optimiser. Where a step sees some rows of a head only (the objective's
             ``references_per_step``), ``adam`` and ``adamw`` decay these alone, as often as their gradient moves them.
         schedule: ``cosine`` rises linearly and falls as a cosine to 0, ``constant`` stays, ``plateau`` divides by 10
@@ -43,12 +46,25 @@ class Optimisation:
 
     optimizer: Literal["adam", "adamw", "adamax", "sgd"] = "adamw"
     lr: float = 4e-3
+    lr_batch: int = 256
     weight_decay: float = 1e-4
     schedule: Literal["cosine", "constant", "plateau"] = "cosine"
     warmup: float = 0.1
     patience: int = 5
     plateau_start: int = 4
     clip: float = 1.0
+
+
+def scaled_lr(options: Optimisation, batch: int) -> float:
+    """Give the largest learning rate for batches of a size, those of all processes and accumulated steps together."""
+    ratio = batch / options.lr_batch if options.lr_batch else 1.0
+    return options.lr * (ratio if options.optimizer == "sgd" else sqrt(ratio))
+
+
+def batch_of(trainer: Any) -> int | None:
+    """Give how many images a Trainer's optimiser step sees; None where the data do not say so."""
+    batches = getattr(getattr(trainer, "datamodule", None), "batches", None)
+    return None if batches is None else int(batches.size * trainer.accumulate_grad_batches)
 
 
 def cosine_factor(step: int, total: int, warmup: float) -> float:
@@ -100,6 +116,7 @@ def configured(
 
     Under float16 the optimiser is not fused, as Lightning then could not clip the gradient.
     """
+    options = replace(options, lr=scaled_lr(options, batch_of(trainer) or options.lr_batch))
     optimizer = make_optimizer(parameters, options, row_wise, fused=trainer.precision != "16-mixed")
     steps = max(1, int(min(trainer.estimated_stepping_batches, 2**62)))
     schedule = make_schedule(optimizer, options, steps, monitor)

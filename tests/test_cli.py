@@ -366,6 +366,14 @@ def test_several_labels_and_seeds_give_what_each_gives_alone(capsys, pretrained)
     assert_matches(r"every value of seed once, got \[5, 5\]", fails(capsys, "finetune", *many[:2], "--seed", "[5,5]"))
 
 
+def test_what_is_fast_can_be_taken_back(capsys, pretrained):
+    options = ["--model", str(pretrained), "--labels", "40", "--probe", "false", *QUICK, "--batches.size", "128"]
+    assert main("finetune", [*options, "--trainer.precision", "bf16-mixed", "--out", "fast"]) == 0
+    assert "bf16-mixed, channels last, not compiled, batch 128, adamw, lr 0.006" in capsys.readouterr().out
+    assert main("finetune", [*options, "--fast", "false", "--out", "plain"]) == 0
+    assert "32-true, contiguous, not compiled, batch 128, adamw, lr 0.003" in capsys.readouterr().out
+
+
 def test_all_labels_stay_all_labels_in_the_configuration(pretrained):
     options = ["--model", str(pretrained), "--labels", "null", "--probe", "false", *QUICK]
     assert main("finetune", [*options, "--out", "first"]) == 0

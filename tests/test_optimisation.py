@@ -1,12 +1,13 @@
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from simec_vision.optimisation import ROWWISE, Optimisation, configured, cosine_factor, make_optimizer
+from simec_vision.optimisation import ROWWISE, Optimisation, configured, cosine_factor, make_optimizer, scaled_lr
 from tests import oracles
 
-TEN_STEPS = SimpleNamespace(estimated_stepping_batches=10, precision="32-true")
+TEN_STEPS = SimpleNamespace(estimated_stepping_batches=10, precision="32-true", accumulate_grad_batches=1)
 
 
 @pytest.mark.parametrize(("total", "warmup"), [(100, 0.1), (7, 0.0), (50, 0.5)])
@@ -108,3 +109,24 @@ def test_optimiser_is_fused_where_it_can_be(name, precision, fused):
     trainer = SimpleNamespace(estimated_stepping_batches=10, precision=precision)
     made = configured([torch.nn.Parameter(torch.zeros(2))], Optimisation(optimizer=name), trainer, "loss")
     assert made["optimizer"].defaults.get("fused") is fused
+
+
+@pytest.mark.parametrize(
+    ("name", "lr_batch", "batch", "expected"),
+    [
+        ("adamw", 256, 256, 0.1),
+        ("adam", 256, 1024, 0.2),
+        ("sgd", 256, 1024, 0.4),
+        ("adamw", 256, 64, 0.05),
+        ("sgd", 0, 64, 0.1),
+    ],
+)
+def test_learning_rate_follows_the_batch_size(name, lr_batch, batch, expected):
+    options = Optimisation(optimizer=name, lr=0.1, lr_batch=lr_batch)
+    assert scaled_lr(options, batch) == pytest.approx(expected)
+    data = SimpleNamespace(batches=SimpleNamespace(size=batch // 2))
+    trainer = SimpleNamespace(
+        estimated_stepping_batches=10, precision="32-true", accumulate_grad_batches=2, datamodule=data
+    )
+    made = configured([torch.nn.Parameter(torch.zeros(2))], replace(options, schedule="constant"), trainer, "loss")
+    assert made["optimizer"].param_groups[0]["lr"] == pytest.approx(expected)

@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 import torch
 
 from simec_vision.cli.building import check_held_out, check_images
+from simec_vision.cli.hardware import apply_speed, described
 from simec_vision.cli.pretrain import restore_best
 from simec_vision.cli.runs import (
     MetricsTable,
@@ -44,7 +45,8 @@ def finetune(
     frozen: bool = False,
     from_scratch: bool = False,
     batches: Batches = Batches(size=32, shift=8, colour=0.7),
-    optimisation: Optimisation = Optimisation(lr=3e-3),
+    optimisation: Optimisation = Optimisation(lr=3e-3, lr_batch=32),
+    fast: bool = True,
     probe: bool = True,
     neighbours: int = 20,
     tensorboard: bool = False,
@@ -67,6 +69,8 @@ def finetune(
         from_scratch: Start the same encoder from random weights, which is what pretraining is compared with.
         batches: How batches are made; the augmentation is that of training images.
         optimisation: Optimiser and learning-rate schedule.
+        fast: Compute as was measured to be fast: trainer.precision by the hardware, images and weights channels last,
+            the learning rate by the batch size; false takes float32, contiguous memory and the learning rate as given.
         probe: Fit a linear probe and a nearest-neighbour classifier on the encoder as it starts, too.
         neighbours: Neighbours that vote, at most.
         tensorboard: Log to TensorBoard too (needs the extra simec-vision[tensorboard]).
@@ -110,7 +114,8 @@ def finetune(
         pretrained.about | {"label": label or data.label},
         _scale(encoder, data),
     )
-    module = FineTuning(classifier.to(memory_format=torch.channels_last), optimisation, frozen, seed)
+    trainer, optimisation = apply_speed(fast, trainer, optimisation, data)
+    module = FineTuning(classifier.to(memory_format=data.memory_format), optimisation, frozen, seed)
     summary |= _train(module, data, run, trainer, tensorboard, resume, config)
     if int(pl.utilities.rank_zero_only.rank) == 0:  # type: ignore[attr-defined]
         classifier.cpu().to(memory_format=torch.contiguous_format).save(run / "model")
@@ -181,6 +186,7 @@ def _train(
     check_end(trainer, module.optimisation)
     if trainer.is_global_zero:
         write_text(run / "config.yaml", config)
+        print(f"Fine-tuning in {run}: {described(trainer, data, module.optimisation)}", flush=True)
     checkpoint = check_checkpoint(run / "checkpoints" / "last.ckpt", module) if resume else None
     trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     restore_best(trainer, module)

@@ -2,9 +2,13 @@
 
 import logging
 import warnings
+from dataclasses import replace
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
+
+from simec_vision.optimisation import Optimisation, scaled_lr
 
 
 def best_precision() -> str:
@@ -19,6 +23,26 @@ def best_precision() -> str:
     return "bf16-mixed" if matrix_units() else "32-true"
 
 
+def apply_speed(
+    fast: bool, trainer: dict[str, Any], optimisation: Optimisation, data: Any
+) -> tuple[dict[str, Any], Optimisation]:
+    """Leave what was measured to be fast, or take it back: float32, contiguous images and weights, lr as given.
+
+    Args:
+        fast: Whether to leave everything.
+        trainer: Options of Lightning's Trainer.
+        optimisation: Optimiser and schedule.
+        data: Where images come from; its ``memory_format`` is set.
+
+    Returns:
+        Options of the Trainer and optimisation.
+    """
+    data.memory_format = torch.channels_last if fast else torch.contiguous_format
+    if fast:
+        return trainer, optimisation
+    return {**trainer, "precision": "32-true"}, replace(optimisation, lr_batch=0)
+
+
 def quiet() -> None:
     """Leave Lightning's tips and its advice on loader workers, which do not fit whole batches, unsaid."""
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
@@ -31,8 +55,12 @@ def quiet() -> None:
         warnings.filterwarnings("ignore", message=message)
 
 
-def described(trainer: pl.Trainer, batch: int) -> str:
+def described(trainer: pl.Trainer, data: Any, optimisation: Optimisation, compiled: bool = False) -> str:
     """Say in one line what a run computes with."""
     device = torch.cuda.get_device_name() if trainer.strategy.root_device.type == "cuda" else "CPU"
     processes = f"{trainer.world_size} × " if trainer.world_size > 1 else ""
-    return f"{processes}{device}, {torch.get_num_threads()} threads, {trainer.precision}, batch {batch}, channels last"
+    batch = data.batches.size * trainer.accumulate_grad_batches
+    memory = "channels last" if data.memory_format == torch.channels_last else "contiguous"
+    how = f"{trainer.precision}, {memory}, {'compiled' if compiled else 'not compiled'}"
+    rate = f"batch {batch}, {optimisation.optimizer}, lr {scaled_lr(optimisation, batch):.3g}"
+    return f"{processes}{device}, {torch.get_num_threads()} threads, {how}, {rate}"

@@ -16,7 +16,7 @@ from simec_vision.cli.building import (
     check_targets,
     fitting_encoder,
 )
-from simec_vision.cli.hardware import described
+from simec_vision.cli.hardware import apply_speed, described
 from simec_vision.cli.runs import MetricsTable, check_checkpoint, check_end, make_trainer, open_run, write_text
 from simec_vision.datamodules.image_data import ImageDataModule
 from simec_vision.encoders import Encoder
@@ -40,6 +40,7 @@ def pretrain(
     head_frozen: bool = False,
     head_sharded: bool = False,
     seed: int = 0,
+    fast: bool = True,
     compile: bool = False,
     tensorboard: bool = False,
     compare_with: str | None = None,
@@ -63,7 +64,9 @@ def pretrain(
         head_sharded: Let each of several processes hold only some rows of the heads, for more references than one
             device has room for (DDP).
         seed: Seed of the weights, the sample of references and dropout.
-        compile: Compile the encoder with torch.compile, which pays in long runs.
+        fast: Compute as was measured to be fast: trainer.precision by the hardware, images and weights channels last,
+            the learning rate by the batch size; false takes float32, contiguous memory and the learning rate as given.
+        compile: Compile the encoder with torch.compile, for long runs on GPUs; on processors it was no faster.
         tensorboard: Log to TensorBoard too (needs the extra simec-vision[tensorboard]).
         compare_with: An attribute, such as Category, whose class means are measured beside the encoder: predictors that
             see no image. A constant is measured, too.
@@ -79,14 +82,15 @@ def pretrain(
     check_targets(targets, objective.loss)
     blind = {} if compare_with is None else blind_measures(data, targets, compare_with)
     model = build_model(data, fitting_encoder(encoder, data), targets, head_start, head_frozen)
-    model = model.to(memory_format=torch.channels_last)
+    trainer, optimisation = apply_speed(fast, trainer, optimisation, data)
+    model = model.to(memory_format=data.memory_format)
     module = Pretraining(model, targets, objective, optimisation, seed, head_sharded)
     table = MetricsTable(run / "metrics.csv")
     lightning = make_trainer(trainer, run, "validation/loss", "min", tensorboard, [table])
     check_end(lightning, optimisation)
     if lightning.is_global_zero:
         write_text(run / "config.yaml", config)
-        print(f"Pretraining in {run}: {described(lightning, data.batches.size)}", flush=True)
+        print(f"Pretraining in {run}: {described(lightning, data, optimisation, compile)}", flush=True)
     fit(lightning, module, data, run, resume, compile)
     measured = lightning.test(module, datamodule=data, verbose=False)[0]
     module.gather_heads()

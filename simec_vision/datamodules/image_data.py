@@ -88,6 +88,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         super().__init__()
         self.batches = batches
         self.normalisation = normalisation
+        self.memory_format = torch.channels_last
         self._loaded: Loaded | None = None
         self._labels: Tensor | None = None
         self._train: NDArray[np.int64] | None = None
@@ -212,7 +213,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         index = torch.where(given < 0, -1 - given, given)
         if self.trainer is not None and self.trainer.training:
             images = self.augmented(images, index, self.trainer.current_epoch)
-        images = self.normalisation(images)
+        images = self.normalisation(images).contiguous(memory_format=self.memory_format)
         return images, index if self._labels is None else self._known_labels(given)
 
     def _known_labels(self, index: Tensor) -> Tensor:
