@@ -1,6 +1,7 @@
 """From image files to RGB pixels of one size, many at a time in threads."""
 
 import io
+import math
 import os
 import struct
 from collections.abc import Callable, Sequence
@@ -9,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from simec_vision.items import InputError
@@ -102,6 +105,14 @@ FITS: dict[str, Callable[[Image.Image, tuple[int, int]], Image.Image]] = {
     "square": _squared,
 }
 """Ways to bring an image to a width and height."""
+
+
+def empty_batch(shape: tuple[int, ...]) -> Tensor:
+    """Make room for a uint8 batch; in a loader's worker in shared memory, so that handing it over copies nothing."""
+    if get_worker_info() is None:
+        return torch.empty(shape, dtype=torch.uint8)
+    storage = torch.UntypedStorage._new_shared(math.prod(shape))  # as torch's default_collate does
+    return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)
 
 
 def decode_into(images: NDArray[np.uint8], sources: Sequence[Any], decode: Callable[[Any], NDArray[np.uint8]]) -> None:

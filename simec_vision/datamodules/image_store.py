@@ -16,7 +16,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 
-from simec_vision.datamodules.decoding import decode_image, decode_into, opened
+from simec_vision.datamodules.decoding import decode_image, decode_into, empty_batch, opened
 from simec_vision.files import replacing
 from simec_vision.items import InputError
 
@@ -107,9 +107,9 @@ class ImageFiles:
 
     def fetch(self, index: NDArray[np.int64]) -> Tensor:
         """See :class:`ImageSource`."""
-        images = np.empty((len(index), *self.shape), dtype=np.uint8)
-        decode_into(images, [self.paths[i] for i in index], self.decode)
-        return torch.from_numpy(images).permute(0, 3, 1, 2)
+        images = empty_batch((len(index), *self.shape))
+        decode_into(images.numpy(), [self.paths[i] for i in index], self.decode)
+        return images.permute(0, 3, 1, 2)
 
 
 def find_images(folder: Path) -> list[Path]:

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from simec_vision.datamodules.decoding import decode_image, decode_into
+from simec_vision.datamodules.decoding import decode_image, decode_into, empty_batch
 from simec_vision.datamodules.image_data import Batches, ImageDataModule, Loaded, Normalisation
 from simec_vision.datamodules.image_table import checked_size, suggested_similarities
 from simec_vision.datamodules.shard_files import ShardFiles
@@ -49,9 +48,9 @@ class ShardImages:
 
     def fetch(self, index: NDArray[np.int64]) -> Tensor:
         """See :class:`~simec_vision.datamodules.image_store.ImageSource`."""
-        images = np.empty((len(index), *self.size, 3), dtype=np.uint8)
-        decode_into(images, read_members(self.files, self.shards, self.places[index]), self._decode)
-        return torch.from_numpy(images).permute(0, 3, 1, 2)
+        images = empty_batch((len(index), *self.size, 3))
+        decode_into(images.numpy(), read_members(self.files, self.shards, self.places[index]), self._decode)
+        return images.permute(0, 3, 1, 2)
 
     def _decode(self, member: tuple[Path, bytes]) -> NDArray[np.uint8]:
         return decode_image(member[0], self.size, self.fit, member[1])
