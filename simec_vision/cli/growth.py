@@ -32,7 +32,7 @@ DISTINCT = 4096
 def benchmark_references(
     config: str,
     references: list[int] = [1_000, 10_000, 100_000],  # noqa: B006  # never changed, and the parser shows it
-    references_per_step: int = 3000,
+    references_per_step: int = 1000,
     batch: int = 256,
     embedding: int = 512,
     steps: int = 10,
