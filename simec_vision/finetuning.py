@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from simec_vision.encoders import build_encoder
 from simec_vision.files import write_json, write_weights
 from simec_vision.items import InputError
-from simec_vision.optimisation import Optimisation, configured, step_plateau
+from simec_vision.optimisation import Optimisation, align, configured, step_plateau
 from simec_vision.processes import Average, keep_local, share_buffers, share_of_mean
 
 WEIGHTS = "classifier.safetensors"
@@ -129,6 +129,10 @@ class FineTuning(pl.LightningModule):
     def on_train_epoch_end(self) -> None:
         """Look for a plateau of the training loss."""
         step_plateau(self, self.optimisation, "train/loss")
+
+    def on_train_start(self) -> None:
+        """Lay a loaded optimiser's moments out as the weights are."""
+        align(self.optimizers(use_pl_optimizer=False))
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed dropout by step and process, so that a resumed run draws as an undisturbed one."""

@@ -51,17 +51,17 @@ class SimilarityHead(nn.Module):
         return self.weight.shape[0] if self.part is None else self.part.total
 
     def rows(self, columns: Tensor | None = None, sparse: bool = False) -> Tensor:
-        """Give the weight's rows of some references, in training the way to all uses of the weight.
+        """Give the weight's rows of some references; training uses the weight in no other way.
 
         Args:
             columns: Positions of the references, shape ``(column,)``; default: all.
-            sparse: Let the gradient be sparse, of these rows alone, where the weight is whole.
+            sparse: Let the gradient be sparse, of these rows alone.
 
         Returns:
             Shape ``(column, embedding)``. Where the head is sharded, all processes must ask for the same rows.
         """
         if self.part is not None:
-            return self.part.rows(self.weight, columns)
+            return self.part.rows(self.weight, columns, sparse)
         return self.weight if columns is None else nn.functional.embedding(columns, self.weight, sparse=sparse)
 
     def whole(self) -> Tensor:

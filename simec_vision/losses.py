@@ -56,14 +56,18 @@ def known_sums(elementwise: Elementwise, predicted: Tensor, target: Tensor) -> t
     Returns:
         Σ_j M_ij · loss_ij and Σ_j M_ij, each of shape ``(batch,)``.
     """
+    _check_shapes(predicted, target)
+    known = ~torch.isnan(target)
+    losses = elementwise(predicted, torch.where(known, target, 0.0))
+    return torch.where(known, losses, 0.0).sum(dim=-1), known.sum(dim=-1)
+
+
+def _check_shapes(predicted: Tensor, target: Tensor) -> None:
     if predicted.shape != target.shape:
         raise ValueError(
             f"Expected target similarities of the predictions' shape (batch, reference) = {tuple(predicted.shape)}, "
             f"got {tuple(target.shape)}. The head and the similarity have different references"
         )
-    known = ~torch.isnan(target)
-    losses = elementwise(predicted, torch.where(known, target, 0.0))
-    return torch.where(known, losses, 0.0).sum(dim=-1), known.sum(dim=-1)
 
 
 def known_mean(sums: Tensor, counts: Tensor) -> Tensor:
@@ -122,11 +126,17 @@ LOSSES = {"mse": masked_mse, "mae": masked_mae, "bce": masked_bce}
 """The losses by the names that options use."""
 
 
-COMPLETE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "mse": F.mse_loss,
-    "mae": F.l1_loss,
-    "bce": lambda predicted, target: cross_entropy(predicted, target).mean(),
-}
+def mean_of(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    """Take the mean of a loss where every target is known, of tensors of one shape ``(batch, reference)``."""
+
+    def mean(predicted: Tensor, target: Tensor) -> Tensor:
+        _check_shapes(predicted, target)
+        return loss(predicted, target).mean()
+
+    return mean
+
+
+COMPLETE = {"mse": mean_of(F.mse_loss), "mae": mean_of(F.l1_loss), "bce": mean_of(cross_entropy)}
 """The losses of :data:`LOSSES` where every target is known: the same values from a fifth of the passes over memory."""
 
 
@@ -141,7 +151,7 @@ class _SelfProduct(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (matrix,) = ctx.saved_tensors
-        return matrix @ (gradient + gradient.T)
+        return (matrix @ (gradient + gradient.T).to(matrix.dtype)).to(matrix.dtype)  # autocast's are not the matrix's
 
 
 def self_product(matrix: Tensor) -> Tensor:

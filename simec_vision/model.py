@@ -76,7 +76,13 @@ class SimilarityModel(nn.Module):
         return nn.Sequential(self.encoder, self.head(name))
 
     def save(self, folder: str | Path) -> None:
-        """Write ``model.safetensors`` and ``model.json`` into a folder; each appears whole or not at all."""
+        """Write ``model.safetensors`` and ``model.json`` into a folder; each appears whole or not at all.
+
+        Raises:
+            ValueError: while heads are sharded.
+        """
+        if any(self.head(name).part is not None for name in self.heads):
+            raise ValueError("Expected whole heads to save, got sharded ones: call Pretraining.gather_heads first")
         write_weights(Path(folder) / WEIGHTS, self.state_dict())
         write_json(Path(folder) / DESCRIPTION, self.description())
 

@@ -16,7 +16,7 @@ from simec_vision.metrics import SimilarityMatch
 from simec_vision.model import SimilarityModel
 from simec_vision.objective import Objective as Objective
 from simec_vision.objective import Seen, gram_estimate, see
-from simec_vision.optimisation import ROWWISE, Optimisation, configured, step_plateau
+from simec_vision.optimisation import ROWWISE, Optimisation, align, configured, step_plateau
 from simec_vision.processes import Average, average_rows, from_all_processes, keep_local, share, share_buffers
 from simec_vision.sharding import Part, all_processes, clip
 
@@ -64,19 +64,20 @@ class Pretraining(pl.LightningModule):
         self._losses: dict[str, Average] = {}
         self._known_counts: dict[str, Tensor | None] = {}
         self._weights: dict[str, Tensor] = {}
-        self._columns: dict[str, Tensor | None] = {}
 
     def configure_model(self) -> None:
         """Share the heads out over the processes, once, where that is wanted.
 
         Raises:
-            InputError: for another strategy than DDP.
+            InputError: for another strategy than DDP, or float16.
         """
         if not self.head_sharded or self.trainer.world_size == 1 or self._parts():
             return
         strategy = self.trainer.strategy
         if not isinstance(strategy, DDPStrategy):
             raise InputError(f"Expected trainer.strategy ddp for head_sharded, got {type(strategy).__name__}")
+        if self.trainer.precision == "16-mixed":  # a part that overflows would make one process alone leave out a step
+            raise InputError("Expected trainer.precision bf16-mixed or 32-true for head_sharded, got 16-mixed")
         mesh = all_processes(strategy.root_device)
         for _, head in self._heads():
             head.shard(mesh)
@@ -91,8 +92,13 @@ class Pretraining(pl.LightningModule):
         return {f"model.heads.{name}.weight": head.part for name, head in self._heads() if head.part is not None}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Write whole tensors, so that any number of processes can go on."""
-        self._each_part(checkpoint, lambda part, tensor: part.whole(tensor), lambda part: len(part.positions))
+        """Write whole tensors, so that any number of processes can go on; the first process writes."""
+
+        def whole(part: Part, tensor: Tensor) -> Tensor:
+            tensor = part.whole(tensor)
+            return tensor if self.global_rank == 0 else tensor[:0].clone()
+
+        self._each_part(checkpoint, whole, lambda part: len(part.positions))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take this process's rows of whole tensors."""
@@ -130,13 +136,13 @@ class Pretraining(pl.LightningModule):
         """Give every process the first one's heads, where DDP leaves them alone."""
         share(head.weight.data for name, head in self._heads() if self._row_wise(name) and head.part is None)
 
+    def on_train_start(self) -> None:
+        """Lay a loaded optimiser's moments out as the weights are."""
+        align(self.optimizers(use_pl_optimizer=False))
+
     def on_after_backward(self) -> None:
         """Average the seen rows' gradients over all processes."""
         average_rows(head.weight for _, head in self._heads() if head.part is None)
-        for name, head in self._heads():
-            columns = self._columns.get(name)
-            if head.part is not None and columns is not None and head.weight.grad is not None and self._row_wise(name):
-                head.weight.grad = head.part.seen(head.weight.grad, columns)
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Step the schedule; a plateau is looked for at the end of an epoch instead."""
@@ -180,9 +186,7 @@ class Pretraining(pl.LightningModule):
     def seen(self) -> dict[str, Seen]:
         """Give what the current step sees of each head."""
         step, seed = self.global_step, self.seed
-        seen = {name: see(head, self.objective, seed, step, self._row_wise(name)) for name, head in self._heads()}
-        self._columns = {name: part.columns for name, part in seen.items()}
-        return seen
+        return {name: see(head, self.objective, seed, step, self._row_wise(name)) for name, head in self._heads()}
 
     def head_losses(
         self, predicted: Mapping[str, Tensor], index: Tensor, seen: Mapping[str, Seen] | None = None

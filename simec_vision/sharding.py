@@ -1,7 +1,9 @@
-"""Heads whose references outgrow one device: each process holds some of their rows, by PyTorch's DTensor.
+"""Heads whose references outgrow one device: each process holds some of their rows.
 
-A process's part is an ordinary parameter, so that optimisers, their states and clipping need to know nothing of it.
-Rows of all parts together, which a step needs, are looked up in a DTensor made of the parts.
+Rows lie as PyTorch's DTensor shares them out (``Shard(0)`` on a device mesh), and are looked up as its embedding does:
+each process gives its own, the others zeros, and the sum is sent. DTensor's own lookup is not used because its gradient
+is made of all rows in every process, and never sparse (torch 2.14). A process's part is an ordinary parameter, so that
+optimisers and their states need to know nothing of it.
 """
 
 from collections.abc import Iterable
@@ -11,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce as sum_all
 from torch.nn import functional as F
 
 CHUNK = 2**24
@@ -40,7 +43,7 @@ class Part:
         """Give a copy of this process's rows of a whole tensor ``(row, …)``."""
         return whole[self.positions.start : self.positions.stop].clone()
 
-    def rows(self, part: Tensor, columns: Tensor | None = None) -> Tensor:
+    def rows(self, part: Tensor, columns: Tensor | None = None, sparse: bool = False) -> Tensor:
         """Give rows of the whole tensor, the same in every process; all processes must ask for the same.
 
         In the gradient the processes' shares of the batch are averaged, as DDP does.
@@ -48,45 +51,29 @@ class Part:
         Args:
             part: This process's rows, shape ``(row, column)``.
             columns: Positions of the rows that are wanted, shape ``(wanted,)``; default: all.
+            sparse: Let the gradient be sparse, of these rows alone.
 
         Returns:
             Shape ``(wanted, column)``.
         """
-        from torch.distributed.tensor import DTensor, Replicate, Shard
-
         if columns is None:
             columns = torch.arange(self.total, device=part.device)
-        shape, stride = torch.Size((self.total, part.shape[1])), (part.shape[1], 1)
-        table = DTensor.from_local(part, self.mesh, [Shard(0)], run_check=False, shape=shape, stride=stride)
-        wanted = DTensor.from_local(columns, self.mesh, [Replicate()], run_check=False)
-        found: Tensor = F.embedding(wanted, table).redistribute(placements=[Replicate()]).to_local()  # type: ignore[attr-defined]
+        own = ((columns >= self.positions.start) & (columns < self.positions.stop)).nonzero()[:, 0]
+        mine = F.embedding(columns[own] - self.positions.start, part, sparse=sparse)
+        padded = part.new_zeros(len(columns), part.shape[1]).index_copy(0, own, mine)
+        found: Tensor = sum_all(padded, group=self.mesh.get_group())
         if found.requires_grad:
-            found.register_hook(self._average)
+            found.register_hook(lambda gradient: gradient / self.mesh.size())
         return found
-
-    def _average(self, gradient: Tensor) -> Tensor:
-        gradient = gradient.contiguous().clone()
-        torch.distributed.all_reduce(gradient, group=self.mesh.get_group())
-        return gradient / self.mesh.size()
 
     @torch.no_grad()
     def whole(self, part: Tensor) -> Tensor:
         """Put the whole tensor ``(row, …)`` together in the processor's memory, in every process; all must ask."""
-        flat = part.detach().reshape(len(part), part[:1].numel() if len(part) else part.shape[1:].numel())
-        chunks = torch.arange(self.total, device=part.device).split(max(1, CHUNK // max(1, flat.shape[1])))
-        return torch.cat([self.rows(flat, chunk).cpu() for chunk in chunks]).reshape(self.total, *part.shape[1:])
-
-    def seen(self, gradient: Tensor, columns: Tensor) -> Tensor:
-        """Keep of a gradient of this process's rows those that a step has seen, as a sparse tensor.
-
-        Args:
-            gradient: Shape ``(row, column)``.
-            columns: Positions, among all rows, of those that the step has seen, ascending.
-        """
-        own = (columns >= self.positions.start) & (columns < self.positions.stop)
-        rows = columns[own] - self.positions.start
-        shape = gradient.shape
-        return torch.sparse_coo_tensor(rows[None], gradient[rows], shape, is_coalesced=True, check_invariants=False)
+        flat = part.detach().reshape(len(part), max(1, part.shape[1:].numel()))
+        whole = torch.empty(self.total, flat.shape[1], dtype=part.dtype)
+        for chunk in torch.arange(self.total, device=part.device).split(max(1, CHUNK // flat.shape[1])):
+            whole[chunk[0] : chunk[-1] + 1] = self.rows(flat, chunk).cpu()
+        return whole.reshape(self.total, *part.shape[1:])
 
 
 def all_processes(device: torch.device) -> Any:
@@ -107,7 +94,8 @@ def clip(parameters: Iterable[nn.Parameter], parts: Iterable[nn.Parameter], larg
     own, shared = ([p.grad for p in some if p.grad is not None] for some in (parts, parameters))
     if not own + shared:
         return
-    squares = torch.stack([_square(own), _square(shared)]).to((own + shared)[0].device)
+    device = (own + shared)[0].device
+    squares = torch.stack([_square(own).to(device), _square(shared).to(device)])
     torch.distributed.all_reduce(squares[:1])
     scale = (largest / (squares.sum().sqrt() + 1e-6)).clamp(max=1.0)
     for gradient in own + shared:

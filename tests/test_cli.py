@@ -320,6 +320,7 @@ def test_finetuning_reports_what_is_promised(capsys, pretrained):
         ({"max_epochs": 50}, 1000, 5000, 50, 5),  # 10 see as many images
         ({"max_epochs": 50, "check_val_every_n_epoch": 3}, 1000, 5000, 50, 3),
         ({"max_epochs": -1, "max_steps": 9}, 1000, 5000, -1, 1),
+        ({"max_epochs": 200, "max_steps": 50}, 100, 5000, 200, 1),
     ],
 )
 def test_fine_tuning_validates_as_often_as_it_is_worth(options, labels, validation, epochs, every):

@@ -206,6 +206,17 @@ def test_gradient_of_a_product_with_itself():
     matrix = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(self_product, (matrix,))
     assert torch.equal(self_product(matrix), matrix.T @ matrix)
+    single = torch.randn(4, 3, requires_grad=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = self_product(single).square().mean()
+    loss.backward()
+    assert single.grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize("loss", COMPLETE.values())
+def test_other_shape_of_complete_targets_is_refused(loss):
+    with pytest.raises(ValueError, match=r"\(batch, reference\) = \(4, 3\), got \(4, 1\)"):
+        loss(torch.zeros(4, 3), torch.zeros(4, 1))
 
 
 def test_block_of_complete_similarities_is_the_same():

@@ -1,10 +1,12 @@
+from copy import deepcopy
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from simec_vision.optimisation import ROWWISE, Optimisation, configured, cosine_factor, make_optimizer, scaled_lr
+from simec_vision import InputError
+from simec_vision.optimisation import ROWWISE, Optimisation, align, configured, cosine_factor, make_optimizer, scaled_lr
 from tests import oracles
 
 TEN_STEPS = SimpleNamespace(estimated_stepping_batches=10, precision="32-true", accumulate_grad_batches=1)
@@ -130,3 +132,28 @@ def test_learning_rate_follows_the_batch_size(name, lr_batch, batch, expected):
     )
     made = configured([torch.nn.Parameter(torch.zeros(2))], replace(options, schedule="constant"), trainer, "loss")
     assert made["optimizer"].param_groups[0]["lr"] == pytest.approx(expected)
+
+
+def test_loaded_moments_lie_as_their_weights():
+    """A fused optimiser reads both in the order in which they lie."""
+    torch.manual_seed(0)
+    layers = [torch.nn.Conv2d(3, 4, 3) for _ in range(2)]
+    layers[1].load_state_dict(layers[0].state_dict())
+    layers[0].to(memory_format=torch.channels_last)
+    optimizers = [make_optimizer(layer.parameters(), Optimisation(lr=0.1)) for layer in layers]
+    images = torch.randn(2, 3, 8, 8)
+    for step in range(2):
+        state = deepcopy(optimizers[0].state_dict())
+        for layer, optimizer in zip(layers, optimizers, strict=True):
+            optimizer.zero_grad()
+            layer(images).square().mean().backward()
+            if step and layer is layers[1]:
+                optimizer.load_state_dict(state)
+                align(optimizer)
+            optimizer.step()
+    torch.testing.assert_close(layers[0].weight, layers[1].weight, atol=1e-6, rtol=1e-5)
+
+
+def test_batch_size_of_the_learning_rate_is_a_number_of_images():
+    with pytest.raises(InputError, match="lr_batch as a batch size, or 0"):
+        Optimisation(lr_batch=-1)

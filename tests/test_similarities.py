@@ -511,6 +511,12 @@ def test_given_pair_errors(items, pairs, message):
         PairList(pairs).bind(items, REFERENCES)
 
 
+@pytest.mark.parametrize("weight", [math.nan, math.inf])
+def test_weights_of_a_sum_are_numbers(weight):
+    with pytest.raises(InputError, match="weights as finite numbers"):
+        WeightedSum([SameClass("label"), SameClass("heel")], [0.5, weight])
+
+
 def test_weighted_sum_and_function(items):
     heel = items.columns["heel"]
     summed = matrix_of(WeightedSum([AttributeDistance("heel"), SameClass("label")], [0.9, 0.1]), items)

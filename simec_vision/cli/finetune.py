@@ -201,9 +201,10 @@ def _train(
 def with_epochs(options: dict[str, Any], labels: int, batch: int, validation: int) -> dict[str, Any]:
     """Let few labels be seen often, and validate as often as it is worth.
 
-    Where the Trainer is told no end, at least 800 steps and 30 epochs are trained. Where it is not told which epochs
-    are validated (``check_val_every_n_epoch``), these are 5 to 50, evenly spaced, the last among them: so many that
-    all together see about as many images as training, which costs three times as much an image.
+    Where the Trainer is told no end, at least 800 steps and 30 epochs are trained. Where it is not told when to
+    validate, 5 to 50 epochs are, evenly spaced, the last among them (more, where a given number of epochs cannot be
+    divided so): so many that all together see about as many images as training, which costs three times as much an
+    image. Under a limit of steps or of time every epoch is.
 
     Args:
         options: Options of Lightning's Trainer.
@@ -217,6 +218,9 @@ def with_epochs(options: dict[str, Any], labels: int, batch: int, validation: in
     ends = any(options.get(name) not in (None, -1) for name in ("max_epochs", "max_steps", "max_time"))
     epochs = int(options.get("max_epochs") or -1) if ends else max(30, ceil(800 / ceil(labels / batch)))
     every = options.get("check_val_every_n_epoch")
+    told = [options.get(name) for name in ("max_steps", "max_time", "val_check_interval")]
+    if every is None and any(value not in (None, -1) for value in told):
+        every = 1
     if every is None:
         every = _spacing(epochs, min(50, max(5, labels * epochs // max(1, validation))), exact=ends)
     if not ends:

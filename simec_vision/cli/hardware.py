@@ -59,7 +59,7 @@ def described(trainer: pl.Trainer, data: Any, optimisation: Optimisation, compil
     """Say in one line what a run computes with."""
     device = torch.cuda.get_device_name() if trainer.strategy.root_device.type == "cuda" else "CPU"
     processes = f"{trainer.world_size} × " if trainer.world_size > 1 else ""
-    batch = data.batches.size * trainer.accumulate_grad_batches
+    batch = int(data.batches.size * trainer.accumulate_grad_batches)
     memory = "channels last" if data.memory_format == torch.channels_last else "contiguous"
     how = f"{trainer.precision}, {memory}, {'compiled' if compiled else 'not compiled'}"
     rate = f"batch {batch}, {optimisation.optimizer}, lr {scaled_lr(optimisation, batch):.3g}"

@@ -35,7 +35,7 @@ def pretrain(
     similarities: dict[str, Similarity] | None = None,
     references: References = None,
     objective: Objective = Objective(),
-    optimisation: Optimisation = Optimisation(),
+    optimisation: Optimisation = Optimisation(lr_batch=256),
     head_start: Literal["random", "eigen"] = "random",
     head_frozen: bool = False,
     head_sharded: bool = False,

@@ -30,6 +30,10 @@ SUFFIXES = {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", "
 """How the names of image files end, in small letters."""
 
 
+RELEASED = 2**26
+"""Bytes of images that are read from a mapped file before its pages are let go."""
+
+
 class ImageSource(Protocol):
     """Gives uint8 images by index, whole batches at a time."""
 
@@ -50,7 +54,7 @@ class ImageStore:
     """
 
     def __init__(self, images: NDArray[np.uint8]) -> None:
-        self.images = images
+        self.images, self._fetched = images, 0
 
     def __len__(self) -> int:
         return len(self.images)
@@ -61,12 +65,17 @@ class ImageStore:
         return {"images": self.images} if place is None else {"place": place}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.images = state["images"] if "images" in state else mapped(*state["place"])
+        self.images, self._fetched = state["images"] if "images" in state else mapped(*state["place"]), 0
 
     def fetch(self, index: NDArray[np.int64]) -> Tensor:
         """See :class:`ImageSource`."""
         # Stored with channels last, a batch is one gather, and permuting it costs nothing.
-        return torch.from_numpy(np.ascontiguousarray(self.images[index])).permute(0, 3, 1, 2)
+        batch = np.ascontiguousarray(self.images[index])
+        self._fetched += batch.nbytes
+        if self._fetched > RELEASED:
+            self._fetched = 0
+            release(self.images)
+        return torch.from_numpy(batch).permute(0, 3, 1, 2)
 
 
 Place = tuple[str, int, tuple[int, ...], tuple[int, ...]]
@@ -80,6 +89,15 @@ def mapped_place(array: NDArray[np.uint8]) -> Place | None:
     whole = np.frombuffer(array._mmap, dtype=np.uint8)  # type: ignore[attr-defined]
     start = array.offset - array.offset % mmap.ALLOCATIONGRANULARITY
     return str(array.filename), start + array.ctypes.data - whole.ctypes.data, array.shape, array.strides
+
+
+def release(array: NDArray[np.uint8]) -> None:
+    """Let go of the pages of a memory-mapped, read-only array, so that resident memory does not grow with its file.
+
+    The system keeps them as long as nobody else needs the memory.
+    """
+    if mapped_place(array) is not None and not array.flags.writeable and hasattr(mmap, "MADV_DONTNEED"):
+        array._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
 
 def mapped(path: str, start: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> NDArray[np.uint8]:

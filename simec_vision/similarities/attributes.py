@@ -164,7 +164,7 @@ class _AttributeDistance(TargetSimilarity):
         super().__init__(references)
         self._fixed("values", values)
         self.range = range
-        self.complete = not bool(values.isnan().any())
+        self.complete = bool(values.isfinite().all())
 
     def rows(self, index: Tensor, columns: Tensor) -> Tensor:
         return attribute_distance(self.values[index], self.values[self.references[columns]], self.range)

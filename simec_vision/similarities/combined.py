@@ -28,6 +28,8 @@ class WeightedSum(Similarity):
     def __init__(self, similarities: list[Similarity], weights: list[float]) -> None:
         if len(similarities) != len(weights) or not similarities:
             raise InputError(f"Expected one weight a similarity, got {len(weights)} for {len(similarities)}")
+        if not np.isfinite(weights).all():
+            raise InputError(f"Expected weights as finite numbers, got {weights}")
         self.similarities, self.weights = similarities, weights
 
     def bind(self, items: Items, references: NDArray[np.int64]) -> TargetSimilarity:
