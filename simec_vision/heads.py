@@ -69,13 +69,13 @@ class SimilarityHead(nn.Module):
         return self.weight.detach() if self.part is None else self.part.whole(self.weight)
 
     def shard(self, mesh: Any) -> None:
-        """Keep only this process's rows of the weight, until :meth:`gather`.
+        """Keep only this process's rows of the first process's weight, until :meth:`gather`; all must ask.
 
         Args:
             mesh: All processes, a one-dimensional ``DeviceMesh``.
         """
         self.part = Part(mesh, self.num_references)
-        self.weight = nn.Parameter(self.part.of(self.weight.detach()), requires_grad=self.weight.requires_grad)
+        self.weight = nn.Parameter(self.part.from_first(self.weight.detach()), requires_grad=self.weight.requires_grad)
 
     def gather(self) -> None:
         """Put the whole weight together again, in the processor's memory; all processes must ask."""

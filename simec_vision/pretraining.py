@@ -74,7 +74,7 @@ class Pretraining(pl.LightningModule):
         if not self.head_sharded or self.trainer.world_size == 1 or self._parts():
             return
         strategy = self.trainer.strategy
-        if not isinstance(strategy, DDPStrategy):
+        if type(strategy) is not DDPStrategy:  # DeepSpeed's is a kind of it
             raise InputError(f"Expected trainer.strategy ddp for head_sharded, got {type(strategy).__name__}")
         if self.trainer.precision == "16-mixed":  # a part that overflows would make one process alone leave out a step
             raise InputError("Expected trainer.precision bf16-mixed or 32-true for head_sharded, got 16-mixed")

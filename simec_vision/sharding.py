@@ -13,11 +13,29 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce as sum_all
 from torch.nn import functional as F
 
 CHUNK = 2**24
 """At most about this many numbers of a whole tensor lie on the device while it is put together."""
+
+
+class _Sum(torch.autograd.Function):
+    """The sum of all processes' tensors; the gradient is the sum of all processes' gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, group: Any) -> Tensor:
+        ctx.group = group
+        return _summed(tensor, group)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return _summed(gradient, ctx.group), None
+
+
+def _summed(tensor: Tensor, group: Any) -> Tensor:
+    total = tensor.contiguous().clone()
+    torch.distributed.all_reduce(total, group=group)
+    return total
 
 
 @dataclass(frozen=True)
@@ -38,6 +56,15 @@ class Part:
         size = -(-self.total // self.mesh.size())
         start = min(self.total, self.mesh.get_local_rank() * size)
         return range(start, min(self.total, start + size))
+
+    def from_first(self, whole: Tensor) -> Tensor:
+        """Give this process's rows of the first process's tensor ``(row, column)``, sent some rows at a time."""
+        whole, group = whole.clone(), self.mesh.get_group()
+        for chunk in whole.split(max(1, CHUNK // max(1, whole.shape[1]))):
+            sent = chunk.to(self.mesh.device_type).contiguous()
+            torch.distributed.broadcast(sent, 0, group)
+            chunk.copy_(sent)
+        return self.of(whole)
 
     def of(self, whole: Tensor) -> Tensor:
         """Give a copy of this process's rows of a whole tensor ``(row, …)``."""
@@ -61,7 +88,7 @@ class Part:
         own = ((columns >= self.positions.start) & (columns < self.positions.stop)).nonzero()[:, 0]
         mine = F.embedding(columns[own] - self.positions.start, part, sparse=sparse)
         padded = part.new_zeros(len(columns), part.shape[1]).index_copy(0, own, mine)
-        found: Tensor = sum_all(padded, group=self.mesh.get_group())
+        found: Tensor = _Sum.apply(padded, self.mesh.get_group())
         if found.requires_grad:
             found.register_hook(lambda gradient: gradient / self.mesh.size())
         return found

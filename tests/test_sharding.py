@@ -31,7 +31,7 @@ def process(rank, port):
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(ROWS, DIM, generator=generator)
     embeddings = torch.randn(2, 5, DIM, generator=generator)  # a share of the batch for each process
-    whole, head = SimilarityHead(DIM, ROWS, weight), SimilarityHead(DIM, ROWS, weight)
+    whole, head = SimilarityHead(DIM, ROWS, weight), SimilarityHead(DIM, ROWS, weight * (rank == 0))
     head.shard(all_processes(torch.device("cpu")))
     assert head.num_references == ROWS
     assert head.weight.shape == ((4, DIM), (3, DIM))[rank]
