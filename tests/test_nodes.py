@@ -52,15 +52,16 @@ def pretrained(tmp_path_factory):
 def test_fine_tuning_with_two_processes_ends_where_one_does(pretrained, tmp_path):
     """Of 25 labels and batches of 16, neither the epoch nor its last batch divides by two."""
     options = ["--model", str(pretrained), "--labels", "25", "--probe", "false", *PLAIN, "--batches.size", "16"]
+    # Adam would make large steps of gradients that are but rounding, as an encoder that is hardly trained has some.
+    options += ["--from_scratch", "true", "--optimisation.optimizer", "sgd", "--optimisation.lr", "0.02"]
     options += ["--trainer.max_epochs", "4"]
     run("finetune", *options, "--out", "one", folder=tmp_path)
     run("finetune", *options, *TWO, "--out", "two", folder=tmp_path)
     ones, twos = (weights(tmp_path / name, "classifier") for name in ("one", "two"))
     assert_close(ones, twos)
-    start = weights(pretrained)
-    assert max(float((ones[name] - start[name]).abs().max()) for name in start if name in ones) > 1e-3
     losses = [[float(row["train/loss"]) for row in rows_of(tmp_path / name / "metrics.csv")] for name in ("one", "two")]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert losses[0][-1] != pytest.approx(losses[0][0], rel=1e-4)
 
 
 @pytest.mark.parametrize(("before", "after"), [(TWO, ONE), (ONE, TWO)], ids=["2 then 1", "1 then 2"])
