@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 EXPECTED = {"similarity/heel/r2": 0.90, "similarity/closure/r2": 0.80}
-SECONDS = 480
+SECONDS = 600
 """Measured on two 2-core machines: 290 s, and 390 s on the slower one; what else they do at the time comes on top."""
 
 
