@@ -66,9 +66,9 @@ def scaled_lr(options: Optimisation, batch: int) -> float:
     return options.lr * (ratio if options.optimizer == "sgd" else sqrt(ratio))
 
 
-def batch_of(trainer: Any) -> int | None:
-    """Give how many images a Trainer's optimiser step is asked to see; None where the data do not say so."""
-    batches = getattr(getattr(trainer, "datamodule", None), "batches", None)
+def batch_of(data: Any, trainer: Any) -> int | None:
+    """Give how many of the data's images a Trainer's optimiser step is asked to see; None where they do not say so."""
+    batches = getattr(data, "batches", None)
     return None if batches is None else int(batches.size * trainer.accumulate_grad_batches)
 
 
@@ -121,7 +121,8 @@ def configured(
 
     Under float16 the optimiser is not fused, as Lightning then could not clip the gradient.
     """
-    options = replace(options, lr=scaled_lr(options, batch_of(trainer) or options.lr_batch))
+    batch = batch_of(getattr(trainer, "datamodule", None), trainer)
+    options = replace(options, lr=scaled_lr(options, batch or options.lr_batch))
     optimizer = make_optimizer(parameters, options, row_wise, fused=trainer.precision != "16-mixed")
     steps = max(1, int(min(trainer.estimated_stepping_batches, 2**62)))
     schedule = make_schedule(optimizer, options, steps, monitor)

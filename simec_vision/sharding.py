@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from simec_vision.processes import share
+
 CHUNK = 2**24
 """At most about this many numbers of a whole tensor lie on the device while it is put together."""
 
@@ -59,10 +61,10 @@ class Part:
 
     def from_first(self, whole: Tensor) -> Tensor:
         """Give this process's rows of the first process's tensor ``(row, column)``, sent some rows at a time."""
-        whole, group = whole.clone(), self.mesh.get_group()
+        whole = whole.clone()
         for chunk in whole.split(max(1, CHUNK // max(1, whole.shape[1]))):
             sent = chunk.to(self.mesh.device_type).contiguous()
-            torch.distributed.broadcast(sent, 0, group)
+            share([sent])
             chunk.copy_(sent)
         return self.of(whole)
 

@@ -12,7 +12,7 @@ from simec_vision import SimilarityHead, SimilarityModel
 from simec_vision.cli.clock import Clock, Epoch, train
 from simec_vision.cli.comparison import Comparison
 from simec_vision.cli.explanation_speed import HEAD, case, plain_flipping
-from simec_vision.cli.loops import BareLoop, NaiveLoop, block_penalty, naive_penalties
+from simec_vision.cli.loops import BareLoop, NaiveLoop, naive_penalties
 from simec_vision.cli.made_images import Part, RandomImages, mapped, write_random_pixels
 from simec_vision.cli.main import main
 from simec_vision.cli.processes_speed import steady_rate
@@ -22,6 +22,7 @@ from simec_vision.datamodules.image_data import Batches
 from simec_vision.encoders import MLP, PlainCNN
 from simec_vision.explain.flipping import flipping_curve
 from simec_vision.items import InputError
+from simec_vision.losses import gram_penalty_block
 from simec_vision.optimisation import Optimisation
 from simec_vision.pretraining import Objective, Pretraining
 
@@ -179,7 +180,7 @@ def test_expected_block_penalty_is_the_full_one():
     weight, labels = torch.randn(5, 3), torch.tensor([0, 1, 0, 1, 1])
     gram = (labels[:, None] == labels).float()
     pairs = [[i, j] for i in range(5) for j in range(5) if i != j]
-    blocks = [float(block_penalty(weight[pair], gram[pair][:, pair], 5)) for pair in pairs]
+    blocks = [float(gram_penalty_block(weight[pair], gram[pair][:, pair], 5, complete=True)) for pair in pairs]
     assert sum(blocks) / len(blocks) == pytest.approx(slow_penalties(weight, gram)[0], rel=1e-5)
 
 

@@ -218,11 +218,10 @@ def with_epochs(options: dict[str, Any], labels: int, batch: int, validation: in
     ends = any(options.get(name) not in (None, -1) for name in ("max_epochs", "max_steps", "max_time"))
     epochs = int(options.get("max_epochs") or -1) if ends else max(30, ceil(800 / ceil(labels / batch)))
     every = options.get("check_val_every_n_epoch")
-    told = [options.get(name) for name in ("max_steps", "max_time", "val_check_interval")]
-    if every is None and any(value not in (None, -1) for value in told):
-        every = 1
+    told = any(options.get(name) not in (None, -1) for name in ("max_steps", "max_time", "val_check_interval"))
     if every is None:
-        every = _spacing(epochs, min(50, max(5, labels * epochs // max(1, validation))), exact=ends)
+        times = min(50, max(5, labels * epochs // max(1, validation)))
+        every = 1 if told else _spacing(epochs, times, exact=ends)
     if not ends:
         options = {**options, "max_epochs": every * ceil(epochs / every)}
     return {**options, "check_val_every_n_epoch": every}

@@ -8,7 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from simec_vision.optimisation import Optimisation, scaled_lr
+from simec_vision.optimisation import Optimisation, batch_of, scaled_lr
 
 
 def best_precision() -> str:
@@ -59,7 +59,7 @@ def described(trainer: pl.Trainer, data: Any, optimisation: Optimisation, compil
     """Say in one line what a run computes with."""
     device = torch.cuda.get_device_name() if trainer.strategy.root_device.type == "cuda" else "CPU"
     processes = f"{trainer.world_size} × " if trainer.world_size > 1 else ""
-    batch = int(data.batches.size * trainer.accumulate_grad_batches)
+    batch = batch_of(data, trainer) or optimisation.lr_batch
     memory = "channels last" if data.memory_format == torch.channels_last else "contiguous"
     how = f"{trainer.precision}, {memory}, {'compiled' if compiled else 'not compiled'}"
     rate = f"batch {batch}, {optimisation.optimizer}, lr {scaled_lr(optimisation, batch):.3g}"

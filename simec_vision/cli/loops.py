@@ -8,11 +8,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import Optimizer
 from torch.utils.data import DataLoader, TensorDataset
 
 from simec_vision.encoders import Encoder
-from simec_vision.losses import orthogonality_penalty
+from simec_vision.losses import gram_penalty_block, orthogonality_penalty
 from simec_vision.model import SimilarityModel
 from simec_vision.optimisation import Optimisation, make_optimizer
 
@@ -53,7 +52,7 @@ class BareLoop:
         self.model = model.to(device).to(memory_format=torch.channels_last).train()
         self.images, self.labels, self.references = images, labels.to(device), references.to(device)
         self.batch, self.block, self.strengths = batch, block or len(references), strengths
-        self.optimizer = fused(make_optimizer(self.model.parameters(), optimisation))
+        self.optimizer = make_optimizer(self.model.parameters(), optimisation)
         self.clip, self.type = optimisation.clip, AUTOCAST.get(precision)
         self.done = 0
 
@@ -82,33 +81,8 @@ class BareLoop:
         if self.strengths[0] > 0:
             classes = self.references[block]
             gram = (classes[:, None] == classes).float()
-            loss = loss + self.strengths[0] * block_penalty(weight[block], gram, len(weight))
+            loss = loss + self.strengths[0] * gram_penalty_block(weight[block], gram, len(weight), complete=True)
         return loss + self.strengths[1] * orthogonality_penalty(weight) if self.strengths[1] > 0 else loss
-
-
-def block_penalty(weight: Tensor, gram: Tensor, num_references: int) -> Tensor:
-    """Estimate the Gram penalty from a block of references, all of whose similarities are known.
-
-    Each entry off the diagonal stands for (r−1)/(k−1) of the full matrix's, each on it for one; the sum over the rows
-    of the block is divided by k·r.
-
-    Args:
-        weight: The block's rows of the weight, shape ``(block, embedding)``.
-        gram: The block's own similarities, shape ``(block, block)``.
-        num_references: How many references there are in all.
-    """
-    squared = (weight @ weight.T - gram) ** 2
-    diagonal, block = squared.diagonal().sum(), len(weight)
-    others = (squared.sum() - diagonal) * ((num_references - 1) / max(block - 1, 1))
-    return (diagonal + others) / (block * num_references)
-
-
-def fused(optimizer: Optimizer) -> Optimizer:
-    """Let an optimiser update all weights in one pass, where it can."""
-    if "fused" in optimizer.defaults:
-        for group in optimizer.param_groups:
-            group["fused"], group["foreach"] = True, False
-    return optimizer
 
 
 class NaiveLoop:

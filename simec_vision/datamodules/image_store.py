@@ -65,7 +65,7 @@ class ImageStore:
         return {"images": self.images} if place is None else {"place": place}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.images, self._fetched = state["images"] if "images" in state else mapped(*state["place"]), 0
+        ImageStore.__init__(self, state["images"] if "images" in state else mapped(*state["place"]))
 
     def fetch(self, index: NDArray[np.int64]) -> Tensor:
         """See :class:`ImageSource`."""
