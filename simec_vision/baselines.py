@@ -1,14 +1,22 @@
-"""What a pretrained encoder is compared with: predictors of similarity that see no image."""
+"""What pretraining on similarities is compared with: auto-encoders, and predictors of similarity that see no image.
+
+Label pretraining, the third, is fine-tuning (:mod:`simec_vision.finetuning`) on all labels from random weights.
+"""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from simec_vision.items import InputError
 from simec_vision.metrics import SimilarityMatch
+from simec_vision.optimisation import Optimisation, configured
+from simec_vision.processes import Average, keep_local, share_buffers
+from simec_vision.training import Training
 
 CHUNK = 1024
 """Items whose target similarities are looked at together."""
@@ -81,3 +89,59 @@ def blind_match(
         constant.update(overall.expand_as(rows), rows)
         by_class.update(torch.where(predicted.isnan(), overall, predicted), rows, index)
     return {"mse": constant.compute()["mse"]}, by_class.compute()
+
+
+class AutoEncoding(Training):
+    """Train an auto-encoder to give normalised images back: mean squared error over all pixels.
+
+    Args:
+        autoencoder: Maps images ``(batch, channel, height, width)`` to images of that shape, such as
+            :class:`simec_vision.decoders.MirrorAutoEncoder`.
+        optimisation: Optimiser and schedule.
+        seed: Seed of dropout.
+    """
+
+    def __init__(self, autoencoder: nn.Module, optimisation: Optimisation | None = None, seed: int = 0) -> None:
+        super().__init__(optimisation, seed)
+        self.autoencoder = autoencoder
+        keep_local(self)
+        self._error = Average()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Give images back as they come out of their embeddings."""
+        return self.autoencoder(images)
+
+    def configure_optimizers(self) -> Any:
+        """Make optimiser and schedule."""
+        return configured(self.autoencoder.parameters(), self.optimisation, self.trainer, self.monitor)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Compute the mean squared error of a batch of images."""
+        loss = F.mse_loss(self(batch[0]).float(), batch[0])
+        self.log_epoch("train/loss", loss, len(batch[0]), prog_bar=True)
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin to measure."""
+        share_buffers(self.autoencoder)
+        self._error = Average()
+
+    def on_test_epoch_start(self) -> None:
+        """Begin to measure."""
+        self.on_validation_epoch_start()
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Measure the error of a batch."""
+        self._error.update(F.mse_loss(self(batch[0]).float(), batch[0]), len(batch[0]))
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Measure the error of a batch."""
+        self.validation_step(batch, batch_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the mean squared error of the validation images."""
+        self.log("validation/loss", self._error.compute(), prog_bar=True, sync_dist=False)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the mean squared error of the test images."""
+        self.log("reconstruction/mse", self._error.compute(), sync_dist=False)

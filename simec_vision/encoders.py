@@ -244,19 +244,29 @@ class MLP(Encoder):
         embedding_dim: Length of an embedding.
         hidden: Width of each hidden layer; none makes a linear encoder.
         activation: ``tanh``, ``relu`` or ``sigmoid``, after every hidden layer.
+        embedding_activation: The same for the embedding, or ``none``.
     """
 
     def __init__(
-        self, inputs: int = 3072, embedding_dim: int = 64, hidden: Sequence[int] = (512,), activation: str = "tanh"
+        self,
+        inputs: int = 3072,
+        embedding_dim: int = 64,
+        hidden: Sequence[int] = (512,),
+        activation: str = "tanh",
+        embedding_activation: str = "none",
     ) -> None:
         activations = {"tanh": nn.Tanh, "relu": nn.ReLU, "sigmoid": nn.Sigmoid}
-        if activation not in activations:
-            raise InputError(f"Expected an activation, got {activation!r}: {nearest(activation, [*activations])}")
+        for name, known in ((activation, [*activations]), (embedding_activation, ["none", *activations])):
+            if name not in known:
+                raise InputError(f"Expected an activation, got {name!r}: {nearest(name, known)}")
         layers: list[nn.Module] = [nn.Flatten()]
         for before, after in zip((inputs, *hidden), hidden, strict=False):
             layers += [nn.Linear(before, after), activations[activation]()]
         layers.append(nn.Linear((inputs, *hidden)[-1], embedding_dim))
+        if embedding_activation != "none":
+            layers.append(activations[embedding_activation]())
         options = {"inputs": inputs, "embedding_dim": embedding_dim, "hidden": list(hidden), "activation": activation}
+        options["embedding_activation"] = embedding_activation
         super().__init__(nn.Sequential(*layers), embedding_dim, options)
 
 

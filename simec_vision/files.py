@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+def cache_folder() -> Path:
+    """Give the folder of cache files: ``$SIMEC_VISION_CACHE``, or ``simec_vision`` in the user's cache folder."""
+    own = os.environ.get("SIMEC_VISION_CACHE")
+    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "simec_vision"
+
+
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """Give a temporary path beside ``path``; it takes its place at the end, or vanishes if anything was raised.

@@ -1,9 +1,8 @@
 """Fine-tuning: the LightningModule that trains a classifier on an encoder."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -11,8 +10,9 @@ from torch.nn import functional as F
 from simec_vision.encoders import build_encoder
 from simec_vision.files import write_json, write_weights
 from simec_vision.items import InputError
-from simec_vision.optimisation import Optimisation, align, configured, step_plateau
+from simec_vision.optimisation import Optimisation, configured
 from simec_vision.processes import Average, keep_local, share_buffers, share_of_mean
+from simec_vision.training import Training
 
 WEIGHTS = "classifier.safetensors"
 DESCRIPTION = "classifier.json"
@@ -27,6 +27,7 @@ class Classifier(nn.Module):
         classes: Names of the classes.
         about: Anything else as JSON values, saved and loaded with it.
         scale: What embeddings are multiplied by, such as :func:`unit_scale`.
+        start: Start the linear layer from ``zero``, or from PyTorch's ``random`` weights, as the original did.
     """
 
     scale: Tensor
@@ -38,15 +39,17 @@ class Classifier(nn.Module):
         classes: list[str],
         about: dict[str, Any] | None = None,
         scale: float = 1.0,
+        start: Literal["zero", "random"] = "zero",
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.register_buffer("scale", torch.tensor(scale))
         self.linear = nn.Linear(embedding_dim, len(classes))
-        # From 0 the first steps move it towards the classes' mean embeddings; a random start would instead bend the
-        # encoder to fit it, which few labels cannot undo.
-        nn.init.zeros_(self.linear.weight)
-        nn.init.zeros_(self.linear.bias)
+        if start == "zero":
+            # The first steps move it towards the classes' mean embeddings; a random start would instead bend the
+            # encoder to fit it, which few labels cannot undo.
+            nn.init.zeros_(self.linear.weight)
+            nn.init.zeros_(self.linear.bias)
         self.classes = list(classes)
         self.about = dict(about or {})
 
@@ -80,7 +83,7 @@ class Classifier(nn.Module):
         return classifier
 
 
-class FineTuning(pl.LightningModule):
+class FineTuning(Training):
     """Train a classifier with cross-entropy, all layers or only the linear one.
 
     Args:
@@ -97,11 +100,9 @@ class FineTuning(pl.LightningModule):
         frozen: bool = False,
         seed: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(optimisation, seed)
         self.classifier = classifier
-        self.optimisation = optimisation or Optimisation()
         self.frozen = frozen
-        self.seed = seed
         classifier.encoder.requires_grad_(not frozen)
         keep_local(self)
         self._accuracy = Average()
@@ -119,24 +120,7 @@ class FineTuning(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Make optimiser and schedule."""
-        return configured(self.classifier.parameters(), self.optimisation, self.trainer, "train/loss")
-
-    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """Step the schedule; a plateau is looked for at the end of an epoch instead."""
-        if metric is None:
-            scheduler.step()
-
-    def on_train_epoch_end(self) -> None:
-        """Look for a plateau of the training loss."""
-        step_plateau(self, self.optimisation, "train/loss")
-
-    def on_train_start(self) -> None:
-        """Lay a loaded optimiser's moments out as the weights are."""
-        align(self.optimizers(use_pl_optimizer=False))
-
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Seed dropout by step and process, so that a resumed run draws as an undisturbed one."""
-        torch.manual_seed(hash((self.seed, self.global_step, self.global_rank)) % 2**63)
+        return configured(self.classifier.parameters(), self.optimisation, self.trainer, self.monitor)
 
     def on_train_epoch_start(self) -> None:
         """Keep a frozen encoder in evaluation, however the trainer switched modes."""
@@ -149,8 +133,7 @@ class FineTuning(pl.LightningModule):
         share, count = share_of_mean(known)
         loss = F.cross_entropy(self(images).float(), labels, ignore_index=-1, reduction="sum")
         loss = loss / known.sum().clamp(min=1) * share
-        options: dict[str, Any] = {"on_step": False, "on_epoch": True, "prog_bar": True, "sync_dist": True}
-        self.log("train/loss", loss.detach(), batch_size=count, **options)  # the count that all processes share
+        self.log_epoch("train/loss", loss, count, prog_bar=True)  # the count that all processes share
         return loss
 
     def on_validation_epoch_start(self) -> None:

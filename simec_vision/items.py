@@ -94,6 +94,18 @@ class Items:
         code = {name: position for position, name in enumerate(known)}
         return np.array([code.get(value, -1) for value in text], dtype=np.int64), known
 
+    def has(self, attribute: str, values: Sequence[str]) -> NDArray[np.bool_]:
+        """Say which items have one of some values of a categorical attribute, shape ``(item,)``.
+
+        Raises:
+            InputError: if no item has one of the values, naming the nearest.
+        """
+        codes, known = self.classes(attribute)
+        for value in map(str, values):
+            if value not in known:
+                raise InputError(f"Expected a value of {attribute!r}, got {value!r}: {nearest(value, known)}")
+        return np.isin(codes, [known.index(str(value)) for value in values])
+
     def sets(self, attribute: str, separator: str = ";") -> tuple[NDArray[np.float32], list[str]]:
         """Give a set-valued attribute as membership, shape ``(item, member)`` of 0 and 1, and the sorted members.
 

@@ -1,6 +1,6 @@
 """How good predicted similarities and embeddings are: similarity match, nearest neighbours, linear probe."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -127,12 +127,75 @@ def nearest_neighbour_accuracy(
     return float(classifier.score(test.float().numpy(), test_labels.numpy()))
 
 
+def embedding_match(embedding: Tensor, other: Tensor) -> dict[str, float]:
+    """Compare two embeddings of the same items by their pairwise Euclidean distances, each over its largest.
+
+    As the original's ``check_embed_match``: it does not change when an embedding is turned, moved or scaled as a whole.
+
+    Args:
+        embedding: Shape ``(item, embedding)``.
+        other: Shape ``(item, other embedding)``.
+
+    Returns:
+        ``mse``, ``r2`` (squared Pearson correlation) and ``spearman`` over all pairs of items.
+
+    Raises:
+        ValueError: for other than the same items, or fewer than 3.
+    """
+    if len(embedding) != len(other) or len(other) < 3:
+        raise ValueError(f"Expected two embeddings of the same 3 or more items, got {len(embedding)} and {len(other)}")
+    distances = [torch.pdist(part.double()) for part in (embedding, other)]
+    scaled = [part / part.max() for part in distances]
+    return similarity_match(*scaled)
+
+
+def retrieval(
+    embeddings: Tensor, labels: Tensor, at: Sequence[int] = (1, 10, 100), chunk: int = 512
+) -> dict[str, float]:
+    """Rank all other items by cosine similarity to each, and ask how many of the first have its class.
+
+    Args:
+        embeddings: Shape ``(item, embedding)``.
+        labels: Classes, shape ``(item,)``; −1 is unknown, and such an item is left out.
+        at: How many of the first.
+        chunk: Items that are ranked together.
+
+    Returns:
+        ``precision@k`` for each k that is smaller than the number of items, and ``map``: the mean over items of the
+        average precision, the mean of precision@k over the places k at which an item of the same class stands.
+
+    Raises:
+        ValueError: for fewer than 2 items of known class.
+    """
+    embeddings, labels = embeddings[labels >= 0], labels[labels >= 0]
+    if len(labels) < 2:
+        raise ValueError(f"Expected at least 2 items of known class to retrieve, got {len(labels)}")
+    unit = torch.nn.functional.normalize(embeddings.float())
+    places = torch.arange(1, len(labels), dtype=torch.float64)
+    averages, hits = [], []
+    for start in range(0, len(unit), chunk):
+        similar = unit[start : start + chunk] @ unit.T
+        own = torch.arange(start, start + len(similar))
+        similar[torch.arange(len(similar)), own] = -torch.inf  # last: the item itself
+        order = similar.argsort(dim=1, descending=True, stable=True)[:, :-1]
+        same = (labels[order] == labels[own, None]).double()
+        precision = same.cumsum(dim=1) / places
+        averages.append((precision * same).sum(dim=1) / same.sum(dim=1).clamp(min=1))
+        hits.append(torch.stack([precision[:, k - 1] for k in at if k < len(labels)], dim=1))
+    means = torch.cat(hits).mean(dim=0).tolist()
+    named = {f"precision@{k}": mean for k, mean in zip([k for k in at if k < len(labels)], means, strict=True)}
+    return {**named, "map": float(torch.cat(averages).mean())}
+
+
 PROBE_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Inverse L2 strengths that a linear probe chooses from on validation images."""
 
 
 def linear_probe_accuracy(
-    train: tuple[Tensor, Tensor], validation: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]
+    train: tuple[Tensor, Tensor],
+    validation: tuple[Tensor, Tensor],
+    test: tuple[Tensor, Tensor],
+    strengths: Sequence[float] = PROBE_STRENGTHS,
 ) -> Mapping[str, float]:
     """Fit a logistic regression on centred, scaled embeddings; validation chooses its L2 strength.
 
@@ -141,8 +204,9 @@ def linear_probe_accuracy(
 
     Args:
         train: Embeddings ``(item, embedding)`` and classes ``(item,)`` to fit.
-        validation: The same to choose the strength from :data:`PROBE_STRENGTHS`.
+        validation: The same to choose the strength.
         test: The same to report on.
+        strengths: Inverse L2 strengths to choose from.
 
     Returns:
         ``accuracy`` on the test items, ``validation`` accuracy and the chosen ``strength``.
@@ -150,7 +214,7 @@ def linear_probe_accuracy(
     centre = train[0].float().mean(dim=0)
     scale = (train[0].float() - centre).std().clamp(min=1e-12)
     scaled = [(((part.float() - centre) / scale).numpy(), labels.numpy()) for part, labels in (train, validation, test)]
-    fitted = [(_fit_probe(scaled[0], strength), strength) for strength in PROBE_STRENGTHS]
+    fitted = [(_fit_probe(scaled[0], strength), strength) for strength in strengths]
     best, strength = max(fitted, key=lambda pair: pair[0].score(*scaled[1]))
     accuracy, chosen_by = (float(best.score(*part)) for part in (scaled[2], scaled[1]))
     return {"accuracy": accuracy, "validation": chosen_by, "strength": strength}

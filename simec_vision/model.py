@@ -48,7 +48,8 @@ class SimilarityModel(nn.Module):
     @property
     def embedding_dim(self) -> int:
         """Length of an embedding."""
-        return self.head(next(iter(self.heads))).embedding_dim
+        own = getattr(self.encoder, "embedding_dim", None)
+        return int(own) if own is not None else self.head(next(iter(self.heads))).embedding_dim
 
     def embed(self, images: Tensor) -> Tensor:
         """Embed images ``(batch, channel, height, width)``: ``(batch, embedding)``."""

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, nn
@@ -16,15 +15,16 @@ from simec_vision.metrics import SimilarityMatch
 from simec_vision.model import SimilarityModel
 from simec_vision.objective import Objective as Objective
 from simec_vision.objective import Seen, gram_estimate, see
-from simec_vision.optimisation import ROWWISE, Optimisation, align, configured, step_plateau
+from simec_vision.optimisation import ROWWISE, Optimisation, configured
 from simec_vision.processes import Average, average_rows, from_all_processes, keep_local, share, share_buffers
 from simec_vision.sharding import Part, all_processes, clip
+from simec_vision.training import Training
 
 EVALUATED_PAIRS = 2**22
 """At most about this many similarities are predicted together in validation and test."""
 
 
-class Pretraining(pl.LightningModule):
+class Pretraining(Training):
     """Train an encoder and its heads to predict target similarities.
 
     Args:
@@ -41,6 +41,8 @@ class Pretraining(pl.LightningModule):
         ValueError: if heads and targets do not have the same names or sizes.
     """
 
+    monitor = "train/similarity_loss"
+
     def __init__(
         self,
         model: SimilarityModel,
@@ -50,16 +52,14 @@ class Pretraining(pl.LightningModule):
         seed: int = 0,
         head_sharded: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(optimisation, seed)
         self.head_sharded = head_sharded
         self.objective = objective or Objective()
         _check_heads(model, targets, self.objective)
         self.model = model
         self.targets = nn.ModuleDict(targets)
-        self.optimisation = optimisation or Optimisation()
         apart = [name for name in model.heads if head_sharded or self._row_wise(name)]
         keep_local(self, [f"model.heads.{name}.weight" for name in apart])
-        self.seed = seed
         self._matches: dict[str, SimilarityMatch] = {}
         self._losses: dict[str, Average] = {}
         self._known_counts: dict[str, Tensor | None] = {}
@@ -125,7 +125,7 @@ class Pretraining(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """Make optimiser and schedule."""
         row_wise = any(map(self._row_wise, self.model.heads))
-        return configured(self.model.parameters(), self.optimisation, self.trainer, "train/similarity_loss", row_wise)
+        return configured(self.model.parameters(), self.optimisation, self.trainer, self.monitor, row_wise)
 
     def _row_wise(self, name: str) -> bool:
         """Say whether a step updates only the rows of a head that it sees, and exchanges their gradient itself."""
@@ -136,34 +136,17 @@ class Pretraining(pl.LightningModule):
         """Give every process the first one's heads, where DDP leaves them alone."""
         share(head.weight.data for name, head in self._heads() if self._row_wise(name) and head.part is None)
 
-    def on_train_start(self) -> None:
-        """Lay a loaded optimiser's moments out as the weights are."""
-        align(self.optimizers(use_pl_optimizer=False))
-
     def on_after_backward(self) -> None:
         """Average the seen rows' gradients over all processes."""
         average_rows(head.weight for _, head in self._heads() if head.part is None)
-
-    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """Step the schedule; a plateau is looked for at the end of an epoch instead."""
-        if metric is None:
-            scheduler.step()
-
-    def on_train_epoch_end(self) -> None:
-        """Look for a plateau of the training loss."""
-        step_plateau(self, self.optimisation, "train/similarity_loss")
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
         """Clip the gradient's norm."""
         if self.optimisation.clip > 0 and (parts := self._parts()):
             named = dict(self.named_parameters())
             clip((p for n, p in named.items() if n not in parts), (named[n] for n in parts), self.optimisation.clip)
-        elif self.optimisation.clip > 0:
-            self.clip_gradients(optimizer, gradient_clip_val=self.optimisation.clip, gradient_clip_algorithm="norm")
-
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Seed dropout by step and process, so that a resumed run draws as an undisturbed one."""
-        torch.manual_seed(hash((self.seed, self.global_step, self.global_rank)) % 2**63)
+        else:
+            super().configure_gradient_clipping(optimizer)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Compute the objective on a batch of images and their index."""
@@ -173,15 +156,11 @@ class Pretraining(pl.LightningModule):
         losses = self.head_losses(predicted, index, seen)
         similarity = self.weighted(losses)
         loss = similarity + self.penalty(seen)
-        self._log_epoch("train/similarity_loss", similarity, len(index))
-        self._log_epoch("train/loss", loss, len(index), prog_bar=True)
+        self.log_epoch("train/similarity_loss", similarity, len(index))
+        self.log_epoch("train/loss", loss, len(index), prog_bar=True)
         for head, part in losses.items():
-            self._log_epoch(f"train/{head}/loss", part, len(index))
+            self.log_epoch(f"train/{head}/loss", part, len(index))
         return loss
-
-    def _log_epoch(self, name: str, value: Tensor, count: int, prog_bar: bool = False) -> None:
-        options: dict[str, Any] = {"on_step": False, "on_epoch": True, "sync_dist": True, "prog_bar": prog_bar}
-        self.log(name, value.detach(), batch_size=count, **options)
 
     def seen(self) -> dict[str, Seen]:
         """Give what the current step sees of each head."""

@@ -37,7 +37,8 @@ def benchmark_pretraining(
 
     Ours is what pretrain does: order, augmentation and normalisation of uint8 batches, Trainer, progress bar, logging
     and validation (not counted) included. The bare loop has the same network, losses, penalties and optimiser on
-    normalised tensors in memory, the naive loop the original's recipe: batch 32, full Gram penalty, item by item.
+    normalised tensors in memory, the naive loop the original's recipe: batch 32, full Gram penalty, item by item,
+    the C library's memory as it is by default (ours and the bare loop let it keep freed memory).
 
     Args:
         config: All options as YAML, for the output folder.

@@ -1,7 +1,7 @@
 """From options to objects: references, target similarities, encoder and model of a run."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -153,8 +153,8 @@ def about(data: ImageDataModule, targets: Mapping[str, TargetSimilarity]) -> dic
     return {"image": list(data.size), "normalisation": normalisation, "references": names}
 
 
-def check_images(model: SimilarityModel, data: ImageDataModule) -> None:
-    """Make sure that a model can take a source's images.
+def check_images(model: Any, data: ImageDataModule) -> None:
+    """Make sure that a model, which says so in ``about``, can take a source's images.
 
     Raises:
         InputError: if they have another size or number of channels.

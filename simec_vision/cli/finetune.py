@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from math import ceil
 from pathlib import Path
 from statistics import fmean, pstdev
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
 
-from simec_vision.cli.building import check_held_out, check_images
+from simec_vision.cli.building import about, check_held_out, check_images, fitting_encoder
 from simec_vision.cli.hardware import apply_speed, described
 from simec_vision.cli.pretrain import restore_best
 from simec_vision.cli.runs import (
@@ -22,15 +22,14 @@ from simec_vision.cli.runs import (
     with_option,
     write_text,
 )
-from simec_vision.cli.saved import pretrained_run, run_options
-from simec_vision.cli.sweep import check_choices, plan, run_all
+from simec_vision.cli.saved import Pretrained, data_of, load_pretrained, pretrained_run
+from simec_vision.cli.sweep import check_choices, plan, run_all, workers
 from simec_vision.datamodules.image_data import Batches, ImageDataModule
-from simec_vision.encoders import build_encoder
+from simec_vision.encoders import Encoder
 from simec_vision.files import write_json
 from simec_vision.finetuning import Classifier, FineTuning, embed_all, unit_scale
 from simec_vision.items import InputError
-from simec_vision.metrics import linear_probe_accuracy, nearest_neighbour_accuracy
-from simec_vision.model import SimilarityModel
+from simec_vision.metrics import PROBE_STRENGTHS, linear_probe_accuracy, nearest_neighbour_accuracy
 from simec_vision.optimisation import Optimisation
 
 
@@ -38,14 +37,18 @@ def finetune(
     config: str,
     trainer: dict[str, Any],
     model: str | None = None,
+    encoder: Encoder | None = None,
     labels: int | list[int] | None = 100,
     seed: int | list[int] = 11,
     label: str | None = None,
     data: ImageDataModule | None = None,
+    keep: dict[str, list[str]] | None = None,
     frozen: bool = False,
     from_scratch: bool = False,
+    classifier_start: Literal["scaled", "random"] = "scaled",
+    choose: Literal["validation", "last"] = "validation",
     batches: Batches = Batches(size=32, shift=8, colour=0.7),
-    optimisation: Optimisation = Optimisation(lr=3e-3, lr_batch=32),
+    optimisation: Optimisation = Optimisation(lr=3e-3, lr_batch=32, clip=0.0),
     fast: bool = True,
     probe: bool = True,
     neighbours: int = 20,
@@ -59,14 +62,20 @@ def finetune(
     Args:
         config: All options as YAML, for the run folder.
         trainer: Options of Lightning's Trainer.
-        model: Run folder of the pretraining; default: the newest under runs/, pretrained first if there is none.
+        model: Run folder of the pretraining, of an auto-encoder or of another fine-tuning; default: the newest
+            pretraining under runs/, pretrained first if there is none.
+        encoder: Start from this encoder with random weights instead, such as CifarCNN; needs data.
         labels: How many labelled training images, or a list of such numbers; null takes all.
         seed: Seed of the choice of these images (the fewer are among the more) and of the classifier's start, or a
             list of seeds.
         label: The attribute that is the class; default: what the data suggest, Category for shoes.
         data: Other images than those of the pretraining.
+        keep: Attribute → values, such as '{label: [cat, dog]}': only items that have one of them are used.
         frozen: Train only the classifier's linear layer; the encoder stays as it is, batch-norm statistics included.
         from_scratch: Start the same encoder from random weights, which is what pretraining is compared with.
+        classifier_start: Bring embeddings to spread 1 and start the linear layer from 0, which spares the encoder, or
+            take embeddings as they are and PyTorch's random start, as the original did.
+        choose: Take the epoch that is best on validation images, or the last, which needs no label of theirs.
         batches: How batches are made; the augmentation is that of training images.
         optimisation: Optimiser and learning-rate schedule.
         fast: Compute as was measured to be fast: trainer.precision by the hardware, images and weights channels last,
@@ -79,15 +88,15 @@ def finetune(
         out: Run folder, new or empty; default: the next free runs/finetune.
         resume: Run folder of an interrupted run that is continued with its own options.
     """
-    source = pretrained_run(model)
+    source, data = _source(model, encoder, data)
     run = open_run(out, "finetune", resume=resume is not None)
-    for name, value in (("model", str(source)), ("labels", labels)):  # labels: null is an answer, not a missing one
+    for name, value in (("model", source and str(source)), ("labels", labels)):  # null is an answer, not a missing one
         config = with_option(config, name, value)
     if isinstance(seed, int):
         pl.seed_everything(seed, verbose=False)
-    pretrained = SimilarityModel.load(source / "model")
-    data = data or run_options(source).data
+    pretrained = load_pretrained(source) if source else _untrained(encoder, data)
     check_images(pretrained, data)
+    data.use_only(keep or {})
     if isinstance(labels, list) or isinstance(seed, list):
         choices = {"labels": _listed(labels), "seed": _listed(seed)}
         check_choices(choices, processes)
@@ -99,28 +108,46 @@ def finetune(
     classes = data.use_labels(label or data.label, labels, seed)
     check_held_out(data, "validation", "test")
     _check_classes(data, label or data.label)
-    encoder = _fresh(pretrained) if from_scratch else pretrained.encoder
+    pretrained = pretrained.forgotten() if from_scratch else pretrained
     summary = {
         "labels": len(data.subset("train")),
+        "validation_labels": len(data.subset("validation")) if choose == "validation" else 0,
         "seed": seed,
-        "pretraining": "none" if from_scratch else "simec_" + "_".join(pretrained.heads),
+        "pretraining": pretrained.name,
     }
     if probe:
-        summary |= probe_accuracies(encoder, data, neighbours)
+        summary |= probe_accuracies(pretrained.encoder, data, neighbours, choose == "validation")
     classifier = Classifier(
-        encoder,
+        pretrained.encoder,
         pretrained.embedding_dim,
         classes,
-        pretrained.about | {"label": label or data.label},
-        _scale(encoder, data),
+        {**pretrained.about, "label": label or data.label},
+        *((_scale(pretrained.encoder, data), "zero") if classifier_start == "scaled" else (1.0, "random")),
     )
     trainer, optimisation = apply_speed(fast, trainer, optimisation, data)
     module = FineTuning(classifier.to(memory_format=data.memory_format), optimisation, frozen, seed)
-    summary |= _train(module, data, run, trainer, tensorboard, resume, config)
+    summary |= _train(module, data, run, trainer, tensorboard, resume, config, choose)
     if int(pl.utilities.rank_zero_only.rank) == 0:  # type: ignore[attr-defined]
         classifier.cpu().to(memory_format=torch.contiguous_format).save(run / "model")
         write_json(run / "summary.json", summary)
         print(_report(run, summary))
+
+
+def _source(
+    model: str | None, encoder: Encoder | None, data: ImageDataModule | None
+) -> tuple[Path | None, ImageDataModule]:
+    """Say which run a classifier starts from, if from any, and which images it learns."""
+    if encoder is not None:
+        if model is not None or data is None:
+            raise InputError("Expected data and no model beside the encoder: it starts from random weights")
+        return None, data
+    source = pretrained_run(model, or_classifier=True)
+    return source, data or data_of(source)
+
+
+def _untrained(encoder: Encoder | None, data: ImageDataModule) -> Pretrained:
+    encoder = fitting_encoder(encoder, data)
+    return Pretrained(encoder, encoder.embedding_dim, about(data, {}))
 
 
 def _listed(choice: Any) -> list[Any]:
@@ -135,7 +162,8 @@ def finetune_many(config: str, choices: Mapping[str, Sequence[Any]], folder: Pat
     planned = plan(config, choices, folder)
     write_text(folder / "config.yaml", config)
     started = time.perf_counter()
-    runs = run_all("finetune", planned, processes)
+    with workers(processes) as pool:
+        runs = run_all(planned, dict.fromkeys(planned, "finetune"), pool)
     rows = accuracies(runs)
     seconds = round(time.perf_counter() - started, 3)
     write_json(folder / "summary.json", {"runs": runs, "accuracies": rows, "seconds": seconds})
@@ -171,14 +199,9 @@ def _scale(encoder: torch.nn.Module, data: ImageDataModule) -> float:
     return unit_scale(embed_all(encoder, [(data.normalised(part.numpy()), data.labels[part]) for part in parts])[0])
 
 
-def _fresh(model: SimilarityModel) -> torch.nn.Module:
-    description = model.description()["encoder"]
-    return build_encoder(description["kind"], description["options"])
-
-
 def _train(
     module: FineTuning, data: ImageDataModule, run: Path, options: dict[str, Any], tensorboard: bool,
-    resume: str | None, config: str,
+    resume: str | None, config: str, choose: str,
 ) -> dict[str, Any]:  # fmt: skip
     table = MetricsTable(run / "metrics.csv")
     options = with_epochs(options, len(data.subset("train")), data.batches.size, len(data.subset("validation")))
@@ -189,13 +212,19 @@ def _train(
         print(f"Fine-tuning in {run}: {described(trainer, data, module.optimisation)}", flush=True)
     checkpoint = check_checkpoint(run / "checkpoints" / "last.ckpt", module) if resume else None
     trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    restore_best(trainer, module)
+    if choose == "validation":
+        restore_best(trainer, module)
     measured = trainer.test(module, datamodule=data, verbose=False)[0]
     accuracies = [
         float(row["validation/accuracy"]) for row in table.rows if row.get("validation/accuracy") not in (None, "")
     ]
-    best = max(accuracies, default=float("nan"))
-    return {**measured, "validation/accuracy": best, "epochs": trainer.current_epoch, "seconds": table.seconds}
+    chosen = accuracies[-1:] if choose == "last" else accuracies
+    return {
+        **measured,
+        "validation/accuracy": max(chosen, default=float("nan")),
+        "epochs": trainer.current_epoch,
+        "seconds": table.seconds,
+    }
 
 
 def with_epochs(options: dict[str, Any], labels: int, batch: int, validation: int) -> dict[str, Any]:
@@ -235,15 +264,25 @@ def _spacing(epochs: int, times: int, exact: bool) -> int:
     return every
 
 
-def probe_accuracies(encoder: torch.nn.Module, data: ImageDataModule, neighbours: int) -> dict[str, float]:
-    """Classify the embeddings of an encoder as it is: linear probe and nearest neighbours, test accuracy."""
+def probe_accuracies(
+    encoder: torch.nn.Module, data: ImageDataModule, neighbours: int, validated: bool = True
+) -> dict[str, float]:
+    """Classify the embeddings of an encoder as it is: linear probe and nearest neighbours, test accuracy.
+
+    Args:
+        encoder: Maps images to embeddings.
+        data: The images, with labels.
+        neighbours: Neighbours that vote, at most.
+        validated: Whether validation images choose the probe's strength; it is 0.01 otherwise.
+    """
     loaders = (data.train_dataloader(), data.val_dataloader(), data.test_dataloader())
     train, validation, test = (
         embed_all(encoder, (data.on_after_batch_transfer(batch, 0) for batch in loader)) for loader in loaders
     )
-    result = linear_probe_accuracy(train, validation, test)
+    result = linear_probe_accuracy(train, validation, test, PROBE_STRENGTHS if validated else (0.01,))
     nearest = nearest_neighbour_accuracy(*train, *test, neighbours=max(1, min(neighbours, len(train[0]) // 10)))
-    return {"probe/accuracy": result["accuracy"], "probe/strength": result["strength"], "neighbours/accuracy": nearest}
+    probe = {f"probe/{name}": result[name] for name in ("accuracy", "validation", "strength")}
+    return {**probe, "neighbours/accuracy": nearest}
 
 
 def _report(run: Path, summary: dict[str, Any]) -> str:

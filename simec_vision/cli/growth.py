@@ -12,7 +12,7 @@ import torch
 
 from simec_vision.cli.clock import BARE_TRAINER, Clock, limited, train
 from simec_vision.cli.comparison import Comparison
-from simec_vision.cli.hardware import best_precision, quiet
+from simec_vision.cli.hardware import best_precision, keep_memory, quiet
 from simec_vision.cli.made_images import GivenImages, RandomImages, mapped, write_random_pixels
 from simec_vision.cli.runs import open_run
 from simec_vision.cli.timing import check_turns, in_own_process, interleaved, memory
@@ -222,6 +222,7 @@ def _trained(
 ) -> Clock:
     """Train for two epochs of so many steps; the first one warms up."""
     quiet()
+    keep_memory()
     torch.set_num_threads(num_threads or torch.get_num_threads())
     clock = Clock(every_step=True)
     options = {"max_epochs": 2, "limit_train_batches": steps, "precision": best_precision(), "devices": 1}

@@ -2,6 +2,8 @@
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -41,6 +43,43 @@ def apply_speed(
     if fast:
         return trainer, optimisation
     return {**trainer, "precision": "32-true"}, replace(optimisation, lr_batch=0)
+
+
+TRIM, MMAP = -1, -3
+"""``M_TRIM_THRESHOLD`` and ``M_MMAP_THRESHOLD`` of glibc's ``mallopt`` (its ``malloc.h``)."""
+
+
+KEPT, USUAL = (2**31 - 1, 2**30), (2**26, 2**25)
+"""Bytes that may stay free, and from which on a block is the system's own: all and 1 GB, or what glibc arrives at."""
+
+
+def keep_memory(sizes: tuple[int, int] = KEPT) -> bool:
+    """Let the C library keep the memory of freed tensors for the next ones, where it is glibc; say whether it does.
+
+    Otherwise it gives large blocks back to the system and gets them anew at every step, page by page (measured:
+    CifarCNN, batches of 256, one thread: 87 to 102 ms a training step against 63 to 66, 50 to 58 ms forward against
+    24 to 26). The largest memory of a process changes little, but it does not shrink in between.
+
+    Args:
+        sizes: Bytes of free memory that are kept, and of a block from which on it does not come from there.
+    """
+    import ctypes
+
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # another system, or another C library
+        return False
+    return all(mallopt(parameter, size) for parameter, size in zip((TRIM, MMAP), sizes, strict=True))
+
+
+@contextmanager
+def usual_memory() -> Iterator[None]:
+    """Give memory back as a program does that nobody has told otherwise, for a while."""
+    keep_memory(USUAL)
+    try:
+        yield
+    finally:
+        keep_memory()
 
 
 def quiet() -> None:

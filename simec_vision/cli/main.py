@@ -7,6 +7,7 @@ from typing import Any
 
 DEFAULTS: dict[str, dict[str, Any]] = {
     "pretrain": {"trainer.max_epochs": 30},
+    "pretrain autoencoder": {"trainer.max_epochs": 30},
     "finetune": {"trainer.check_val_every_n_epoch": None},
     "explain": {},
     "evaluate explanations": {},
@@ -17,40 +18,60 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "benchmark processes": {},
     "benchmark explanation": {},
     "benchmark loading": {},
+    "experiment list": {},
+    "experiment few_labels": {"trainer.enable_progress_bar": False},
+    "experiment transfer_tasks": {"trainer.enable_progress_bar": False},
 }
 """Command → option → default, where it differs from the command's signature."""
 
 FUNCTIONS = {
-    "pretrain": ("pretrain", "pretrain"),
-    "finetune": ("finetune", "finetune"),
-    "explain": ("explain", "explain_run"),
-    "evaluate explanations": ("evaluate", "evaluate_explanations"),
-    "evaluate trap": ("trap", "evaluate_trap"),
-    "benchmark pretraining": ("benchmark", "benchmark_pretraining"),
-    "benchmark references": ("growth", "benchmark_references"),
-    "benchmark images": ("growth", "benchmark_images"),
-    "benchmark processes": ("processes_speed", "benchmark_processes"),
-    "benchmark explanation": ("explanation_speed", "benchmark_explanation"),
-    "benchmark loading": ("loading_speed", "benchmark_loading"),
+    "pretrain": ("cli.pretrain", "pretrain"),
+    "pretrain autoencoder": ("cli.autoencoder", "autoencode"),
+    "finetune": ("cli.finetune", "finetune"),
+    "explain": ("cli.explain", "explain_run"),
+    "evaluate explanations": ("cli.evaluate", "evaluate_explanations"),
+    "evaluate trap": ("cli.trap", "evaluate_trap"),
+    "benchmark pretraining": ("cli.benchmark", "benchmark_pretraining"),
+    "benchmark references": ("cli.growth", "benchmark_references"),
+    "benchmark images": ("cli.growth", "benchmark_images"),
+    "benchmark processes": ("cli.processes_speed", "benchmark_processes"),
+    "benchmark explanation": ("cli.explanation_speed", "benchmark_explanation"),
+    "benchmark loading": ("cli.loading_speed", "benchmark_loading"),
+    "experiment list": ("experiments.listing", "list_experiments"),
+    "experiment few_labels": ("experiments.few_labels", "few_labels"),
+    "experiment transfer_tasks": ("experiments.transfer_tasks", "transfer_tasks"),
 }
 """Command → file and function."""
 
 TASKS = {
+    "pretrain": ("", "autoencoder"),
     "evaluate": ("explanations", "trap"),
+    "experiment": ("list", "few_labels", "transfer_tasks"),
     "benchmark": ("pretraining", "references", "images", "processes", "explanation", "loading"),
 }
-"""Script → what it can do, its first argument; the first of these where there is none."""
+"""Script → what it can do, its first argument; the first of these where there is none (pretraining on similarities)."""
 
 
 def main(command: str, argv: Sequence[str] | None = None) -> int:
     """Run a command with the given (default: the process's) arguments, and give its exit code."""
-    from simec_vision.cli.parsing import run_command
+    from simec_vision.cli.help import ASKED, help_of
 
     command, argv = with_task(command, list(sys.argv[1:] if argv is None else argv))
     if command not in DEFAULTS:
         print(f"error: {_unknown(command)}", file=sys.stderr)
         return 2
+    if argv in ASKED:
+        print(help_of(command, lambda: _help(command)), end="")
+        return 0
+    from simec_vision.cli.parsing import run_command
+
     return run_command(command_function(command), DEFAULTS[command], argv)
+
+
+def _help(command: str) -> str:
+    from simec_vision.cli.parsing import make_parser
+
+    return make_parser(command_function(command), DEFAULTS[command]).format_help()
 
 
 def with_task(command: str, argv: list[str]) -> tuple[str, list[str]]:
@@ -58,20 +79,21 @@ def with_task(command: str, argv: list[str]) -> tuple[str, list[str]]:
     if command not in TASKS:
         return command, argv
     given = bool(argv) and not argv[0].startswith("-")
-    return f"{command} {argv[0] if given else TASKS[command][0]}", argv[given:]
+    return f"{command} {argv[0] if given else TASKS[command][0]}".strip(), argv[given:]
 
 
 def _unknown(command: str) -> str:
     from simec_vision.items import nearest
 
     script, task = command.split(" ", 1)
-    return f"Expected what to {script} as the first argument, got {task!r}: {nearest(task, TASKS[script])}"
+    known = [name for name in TASKS[script] if name]
+    return f"Expected what to {script} as the first argument, got {task!r}: {nearest(task, known)}"
 
 
 def command_function(command: str) -> Any:
     """Give the function of a command; imported only now, as it is heavy."""
     module, name = FUNCTIONS[command]
-    return getattr(import_module(f"simec_vision.cli.{module}"), name)
+    return getattr(import_module(f"simec_vision.{module}"), name)
 
 
 if __name__ == "__main__":  # python -m simec_vision.cli.main pretrain …, which several processes can be started with

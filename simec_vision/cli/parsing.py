@@ -72,9 +72,10 @@ def run_here(command: Command, defaults: dict[str, Any] | None, argv: list[str])
     Raises:
         InputError: if the arguments are wrong.
     """
-    from simec_vision.cli.hardware import quiet
+    from simec_vision.cli.hardware import keep_memory, quiet
 
     quiet()
+    keep_memory()
     parser = make_parser(command, defaults)
     argv = continued(argv)
     configs = read_configs(argv)

@@ -34,6 +34,7 @@ def pretrain(
     encoder: Encoder | None = None,
     similarities: dict[str, Similarity] | None = None,
     references: References = None,
+    keep: dict[str, list[str]] | None = None,
     objective: Objective = Objective(),
     optimisation: Optimisation = Optimisation(lr_batch=256),
     head_start: Literal["random", "eigen"] = "random",
@@ -57,6 +58,7 @@ def pretrain(
         encoder: CifarCNN, ShoeCNN, PlainCNN, ResidualNet, TorchvisionEncoder, MLP or your own; default: PlainCNN.
         similarities: Head name → what similar means; default: what the data suggest, heel and closure for shoes.
         references: How many items similarity is measured to, a file of their names, or either by head; default: 1000.
+        keep: Attribute → values, such as '{label: [cat, dog]}': only items that have one of them are used.
         objective: What is minimised.
         optimisation: Optimiser and learning-rate schedule.
         head_start: Start heads at random, or from the eigendecomposition of the references' own similarities.
@@ -77,6 +79,7 @@ def pretrain(
     run = open_run(out, "pretrain", resume=resume is not None)
     pl.seed_everything(seed, verbose=False)
     data.prepare_data()
+    data.use_only(keep or {})
     check_held_out(data, "validation", "test")
     targets = bind_targets(data, similarities or data.similarities(), references, seed)
     check_targets(targets, objective.loss)

@@ -2,21 +2,70 @@
 
 import subprocess
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from simec_vision.cli.runs import newest_run
+from simec_vision.datamodules.image_data import ImageDataModule
+from simec_vision.encoders import build_encoder
+from simec_vision.files import read_description
+from simec_vision.finetuning import DESCRIPTION, Classifier
 from simec_vision.items import InputError
+from simec_vision.model import SimilarityModel
 
 
-def pretrained_run(model: str | None) -> Path:
+@dataclass(frozen=True)
+class Pretrained:
+    """An encoder that a classifier starts from.
+
+    Args:
+        encoder: Maps images to embeddings ``(batch, embedding)``.
+        embedding_dim: Length of an embedding.
+        about: What a model knows besides: how images are normalised, among others.
+        name: What it was pretrained on: ``simec_<heads>``, ``labels``, ``ae_full``, ``ae_linear`` or ``none``.
+    """
+
+    encoder: nn.Module
+    embedding_dim: int
+    about: dict[str, Any] = field(default_factory=dict)
+    name: str = "none"
+
+    def forgotten(self) -> "Pretrained":
+        """Give the same encoder with new random weights."""
+        encoder = build_encoder(type(self.encoder).__name__, getattr(self.encoder, "options", {}))
+        return Pretrained(encoder, self.embedding_dim, self.about)
+
+
+def load_pretrained(run: Path) -> Pretrained:
+    """Read the encoder of a run: of a pretraining, an auto-encoder, or a fine-tuning.
+
+    Raises:
+        InputError: if a file is missing or damaged.
+    """
+    if (run / "model" / DESCRIPTION).is_file():
+        classifier = Classifier.load(run / "model")
+        about = {name: value for name, value in classifier.about.items() if name != "label"}
+        return Pretrained(classifier.encoder, classifier.linear.in_features, about, "labels")
+    model = SimilarityModel.load(run / "model")
+    name = model.about.get("pretraining", "simec_" + "_".join(model.heads))
+    return Pretrained(model.encoder, model.embedding_dim, model.about, name)
+
+
+def pretrained_run(model: str | None, or_classifier: bool = False) -> Path:
     """Find the run folder of a pretraining: the given one, the newest, or a first one that is made now.
+
+    Args:
+        model: The folder that the user named.
+        or_classifier: Whether it may be that of a fine-tuning, too.
 
     Raises:
         InputError: if the given folder is no finished pretraining run.
     """
     if model is not None:
-        return _checked(Path(model))
+        return _checked(Path(model), or_classifier)
     run = newest_run("pretrain")
     if run is None:
         print("No pretraining run under runs/ yet: pretraining one first, with the defaults", flush=True)
@@ -32,8 +81,8 @@ def _pretrain_first() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def _checked(run: Path) -> Path:
-    if not (run / "model" / "model.json").is_file():
+def _checked(run: Path, or_classifier: bool) -> Path:
+    if not any((run / "model" / name).is_file() for name in ("model.json", DESCRIPTION)[: 1 + or_classifier]):
         raise InputError(
             f"Expected --model to name the run folder of a finished pretraining, "
             f"but there is no {run / 'model' / 'model.json'}"
@@ -47,17 +96,35 @@ def run_options(run: Path) -> Any:
     Raises:
         InputError: if that file is missing or is no configuration of a pretraining.
     """
-    from simec_vision.cli.main import DEFAULTS
+    from simec_vision.cli.main import DEFAULTS, command_function
     from simec_vision.cli.parsing import explained, instantiate, make_parser
-    from simec_vision.cli.pretrain import pretrain
 
     config = run / "config.yaml"
     if not config.is_file():
         raise InputError(f"Expected the options of the run in {config}, which is missing; give --data instead")
-    parser = make_parser(pretrain, DEFAULTS["pretrain"])
+    command = command_of(run)
+    parser = make_parser(command_function(command), DEFAULTS[command])
     try:
         options = parser.parse_args(["--config", str(config)])
         options.encoder = None  # it lies in model/; to build it here could mean to download its weights again
         return instantiate(parser, options)
     except Exception as error:
         raise explained(error, parser) from error
+
+
+def command_of(run: Path) -> str:
+    """Say which command made a run folder, by what it saved."""
+    if (run / "model" / DESCRIPTION).is_file():
+        return "finetune"
+    about = read_description(run / "model" / "model.json", {"encoder"}).get("about") or {}
+    return "pretrain autoencoder" if "pretraining" in about else "pretrain"
+
+
+def data_of(run: Path) -> ImageDataModule:
+    """Build the source of images of a run again; that of a fine-tuning may be the one of its pretraining.
+
+    Raises:
+        InputError: if the options of the run are missing.
+    """
+    options = run_options(run)
+    return options.data or data_of(Path(options.model))

@@ -4,8 +4,9 @@ import json
 import multiprocessing
 import os
 import shutil
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -43,22 +44,58 @@ def plan(config: str, choices: Mapping[str, Sequence[Any]], folder: Path) -> dic
         options = dict(zip(choices, values, strict=True))
         run = folder / "-".join(f"{name}-{value}" for name, value in options.items())
         planned[run] = _with(config, options)
-        begun = run.with_suffix(".yaml")
-        if begun.exists() and begun.read_text() != planned[run]:
-            raise InputError(f"Expected the options of {begun} to go on with its run, got others: name another --out")
+    check_begun(planned)
     return planned
 
 
-def run_all(command: str, planned: Mapping[Path, str], processes: int) -> list[dict[str, Any]]:
-    """Make the planned runs of a command, and give the summaries.
+def check_begun(planned: Mapping[Path, str]) -> None:
+    """Make sure that runs that were begun had the same options.
+
+    Args:
+        planned: Run folder → options as YAML.
+
+    Raises:
+        InputError: if one had others.
+    """
+    for run, options in planned.items():
+        begun = options_file(run)
+        if begun.exists() and begun.read_text() != options:
+            raise InputError(f"Expected the options of {begun} to go on with its run, got others: name another --out")
+
+
+def options_file(run: Path) -> Path:
+    """Say where the options of a run lie: beside its folder, as they are there before it is."""
+    return run.with_name(f"{run.name}.yaml")
+
+
+@contextmanager
+def workers(processes: int) -> Iterator[Executor]:
+    """Start new processes, which import and load images once and make many runs, each with its share of the threads.
+
+    A run has the same number of threads however many are left to do, so that going on rounds as an undisturbed run.
+    """
+    context, threads = multiprocessing.get_context("spawn"), max(1, _cores() // processes)
+    with ProcessPoolExecutor(processes, context, _prepare, (threads,)) as pool:
+        try:
+            yield pool
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def run_all(
+    planned: Mapping[Path, str], commands: Mapping[Path, str], pool: Executor, done: Callable[[], None] = lambda: None
+) -> list[dict[str, Any]]:
+    """Make the planned runs, and give their summaries.
 
     A run depends on its own options and the number of threads only, so it gives what it gives alone. Runs that have
     their summary are not repeated, and an interrupted one goes on.
 
     Args:
-        command: Which, such as ``finetune``.
         planned: Run folder → options as YAML, from :func:`plan`.
-        processes: Runs at once; each has its share of the threads.
+        commands: Run folder → which command, such as ``finetune``.
+        pool: Makes them, from :func:`workers`.
+        done: Called after a run has ended.
 
     Returns:
         What each run's ``summary.json`` holds, in the order of the plan.
@@ -67,8 +104,12 @@ def run_all(command: str, planned: Mapping[Path, str], processes: int) -> list[d
         InputError: if a run says so.
     """
     for run, options in planned.items():
-        write_text(run.with_suffix(".yaml"), options)
-    _work(command, [run for run in planned if not (run / "summary.json").is_file()], processes)
+        run.parent.mkdir(parents=True, exist_ok=True)
+        write_text(options_file(run), options)
+    todo = [run for run in planned if not (run / "summary.json").is_file()]
+    for each in as_completed([pool.submit(_run, commands[run], run) for run in todo]):
+        each.result()
+        done()
     return [json.loads((run / "summary.json").read_text()) for run in planned]
 
 
@@ -78,23 +119,6 @@ def _with(config: str, options: Mapping[str, Any]) -> str:
     return config
 
 
-def _work(command: str, jobs: Sequence[Path], processes: int) -> None:
-    """Make runs, by their folders, each in one of some new processes, which import once and run many.
-
-    A run has the same number of threads however many are left to do, so that going on rounds as an undisturbed run.
-    """
-    threads = max(1, _cores() // processes)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(processes, max(1, len(jobs))), context, _prepare, (threads,)) as pool:
-        running = [pool.submit(_run, command, run) for run in jobs]
-        try:
-            for each in running:
-                each.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -102,7 +126,10 @@ def _cores() -> int:
 def _prepare(threads: int) -> None:
     import torch
 
+    from simec_vision.datamodules.image_data import remember
+
     torch.set_num_threads(threads)
+    remember()
 
 
 def _run(command: str, run: Path) -> None:
@@ -112,5 +139,5 @@ def _run(command: str, run: Path) -> None:
     interrupted = (run / "checkpoints" / "last.ckpt").is_file()
     if run.is_dir() and not interrupted:
         shutil.rmtree(run)  # it had not got as far as its first checkpoint
-    where = ["--resume", str(run)] if interrupted else ["--config", str(run.with_suffix(".yaml")), "--out", str(run)]
+    where = ["--resume", str(run)] if interrupted else ["--config", str(options_file(run)), "--out", str(run)]
     run_here(command_function(command), DEFAULTS[command], where)

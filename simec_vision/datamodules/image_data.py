@@ -1,6 +1,7 @@
 """What all sources of images share: items, splits, whole batches, normalisation and augmentation on the device."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -90,6 +91,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         self.normalisation = normalisation
         self.memory_format = torch.channels_last
         self._loaded: Loaded | None = None
+        self._kept: NDArray[np.bool_] | None = None
         self._labels: Tensor | None = None
         self._train: NDArray[np.int64] | None = None
 
@@ -104,7 +106,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
     def setup(self, stage: str | None = None) -> None:
         """Load what there is, once."""
         if self._loaded is None:
-            items, images, splits = self.load()
+            items, images, splits = _load(self)
             self._loaded = Loaded(replace(items, pixels=self._pixels), images, splits)
 
     def _pixels(self, index: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -141,6 +143,23 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         channels, height, width = self.loaded.images.fetch(np.arange(1)).shape[1:]
         return channels, height, width
 
+    def use_only(self, wanted: Mapping[str, Sequence[str]]) -> None:
+        """Use only some items from now on, in all splits: those that have one of the wanted values of each attribute.
+
+        Args:
+            wanted: Attribute → values, such as ``label`` → cat, dog; nothing keeps all.
+
+        Raises:
+            InputError: if there is no such attribute or value, or no item of the training split has what is wanted.
+        """
+        if not wanted:
+            return
+        kept = np.logical_and.reduce([self.items.has(name, values) for name, values in wanted.items()])
+        splits = {name: index[kept[index]] for name, index in self.loaded.splits.items()}
+        if not len(splits["train"]):
+            raise InputError(f"Expected training items to keep, but none has what is wanted: {dict(wanted)}")
+        self._kept, self._loaded = kept, self.loaded._replace(splits=splits)
+
     def use_labels(self, attribute: str, count: int | None = None, seed: int = 0) -> list[str]:
         """Give ``(images, label)`` from now on.
 
@@ -151,12 +170,14 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             seed: Seed of that permutation.
 
         Returns:
-            The class names; a label is a position in this list.
+            The class names, of items that are kept; a label is a position in this list.
 
         Raises:
             InputError: if the attribute does not exist, or fewer training items have a known label.
         """
         codes, names = self.items.classes(attribute)
+        if self._kept is not None:
+            codes, names = _occurring(np.where(self._kept, codes, -1), names)
         self._labels = torch.from_numpy(codes)
         self._train = _nested_subset(self.split("train")[codes[self.split("train")] >= 0], count, seed)
         return names
@@ -226,6 +247,36 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         if self.batches.flip or self.batches.shift:
             images = flip_and_shift(images, random[:, :3], self.batches.flip, self.batches.shift)
         return mix_colours(images, random[:, 3:], self.batches.colour) if self.batches.colour else images
+
+
+_REMEMBERED: dict[str, Loaded] | None = None
+
+
+def remember() -> None:
+    """Let all sources of this package with the same options share what they load, in this process, from now on.
+
+    For processes that make many runs on files that nobody changes meanwhile.
+    """
+    global _REMEMBERED
+    _REMEMBERED = {}
+
+
+def _load(data: ImageDataModule) -> Loaded:
+    kind = f"{type(data).__module__}.{type(data).__name__}"
+    if _REMEMBERED is None or not kind.startswith("simec_vision.datamodules."):
+        return data.load()
+    options = {name: value for name, value in vars(data).items() if not name.startswith("_") and name != "batches"}
+    key = f"{kind} {sorted(options.items(), key=lambda pair: pair[0])!r}"
+    if key not in _REMEMBERED:
+        _REMEMBERED[key] = data.load()
+    return _REMEMBERED[key]
+
+
+def _occurring(codes: NDArray[np.int64], names: list[str]) -> tuple[NDArray[np.int64], list[str]]:
+    """Renumber codes ``(item,)``, −1 where unknown, so that every class has an item."""
+    used, renumbered = np.unique(codes, return_inverse=True)
+    unknown = int(np.sum(used < 0))
+    return renumbered - unknown, [names[code] for code in used[unknown:]]
 
 
 def _nested_subset(candidates: NDArray[np.int64], count: int | None, seed: int) -> NDArray[np.int64]:

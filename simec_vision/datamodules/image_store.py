@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from simec_vision.datamodules.decoding import decode_image, decode_into, empty_batch, opened
-from simec_vision.files import replacing
+from simec_vision.files import cache_folder, replacing
 from simec_vision.items import InputError
 
 MEMORY_LIMIT = 4_000_000_000
@@ -30,8 +30,11 @@ SUFFIXES = {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", "
 """How the names of image files end, in small letters."""
 
 
-RELEASED = 2**26
-"""Bytes of images that are read from a mapped file before its pages are let go."""
+RELEASED = 2**28
+"""Bytes of a mapped file that may become resident before its pages are let go."""
+
+AROUND = 2**21
+"""Bytes that Linux may make resident around every place that is read, where it has them in memory."""
 
 
 class ImageSource(Protocol):
@@ -71,7 +74,7 @@ class ImageStore:
         """See :class:`ImageSource`."""
         # Stored with channels last, a batch is one gather, and permuting it costs nothing.
         batch = np.ascontiguousarray(self.images[index])
-        self._fetched += batch.nbytes
+        self._fetched += max(batch.nbytes, AROUND * len(index))
         if self._fetched > RELEASED:
             self._fetched = 0
             release(self.images)
@@ -144,12 +147,6 @@ def some(names: Sequence[object], shown: int = 3) -> str:
     """List the first few names and count the others: ``a, b, c and 4 more``."""
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
     return ", ".join(str(name) for name in names[:shown]) + more
-
-
-def cache_folder() -> Path:
-    """Give the folder of cache files: ``$SIMEC_VISION_CACHE``, or ``simec_vision`` in the user's cache folder."""
-    own = os.environ.get("SIMEC_VISION_CACHE")
-    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "simec_vision"
 
 
 def content_key(options: dict[str, object], paths: Sequence[Path] = ()) -> str:

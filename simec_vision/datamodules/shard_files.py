@@ -7,7 +7,7 @@ from urllib.parse import urlparse
 
 from filelock import FileLock
 
-from simec_vision.datamodules.image_store import cache_folder
+from simec_vision.files import cache_folder
 from simec_vision.items import InputError
 
 SCHEMES = ("http", "https", "gs")

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simec_vision.datamodules.image_data import Batches, ImageDataModule, Loaded, Normalisation, known_name
-from simec_vision.datamodules.image_store import ImageStore, cache_folder, cached_array, content_key
+from simec_vision.datamodules.image_store import ImageStore, cached_array, content_key
 from simec_vision.datamodules.shoe_drawing import (
     CLOSURES,
     HEEL_HEIGHTS,
@@ -20,6 +20,7 @@ from simec_vision.datamodules.shoe_drawing import (
     sample_shoes,
 )
 from simec_vision.datamodules.splits import ordered_split
+from simec_vision.files import cache_folder
 from simec_vision.items import InputError, Items
 from simec_vision.similarities import AttributeDistance, SetOverlap, Similarity
 
@@ -112,7 +113,8 @@ class DrawnShoes(ImageDataModule):
 
     def masks(self, index: NDArray[np.int64]) -> dict[str, NDArray[np.bool_]]:
         """Give the ground truth: ``heel`` and ``closure``, each of shape ``(batch, height, width)``."""
-        self.setup()
+        if self._masks is None:
+            self.load()
         assert self._masks is not None
         bits = self._masks[index]
         return {"heel": (bits & 1) > 0, "closure": (bits & 2) > 0}

@@ -19,11 +19,28 @@ from simec_vision.explain.heatmaps import (
     finish,
     fitting,
     overlay,
+    save_figure,
 )
 from simec_vision.items import InputError
 
 METHOD_CELL = 1.15
 """Inches of a picture where many methods stand side by side."""
+
+
+def picture_rows(rows: Mapping[str, NDArray[np.uint8]], path: str | Path) -> None:
+    """Draw rows of pictures under each other, such as images and what an auto-encoder gives back.
+
+    Args:
+        rows: What stands above the first picture of a row → uint8 of shape ``(picture, height, width, channel)``.
+        path: The PNG or PDF file; it appears whole or not at all.
+    """
+    shape = next(iter(rows.values())).shape
+    figure, axes = figure_grid(len(rows), shape[0], shape[1:])
+    for line, (name, pictures) in zip(axes, rows.items(), strict=True):
+        for axis, picture in zip(line, pictures, strict=True):
+            draw_picture(axis, picture)
+        line[0].set_title(name, fontsize=9, color=INK, loc="left", pad=2.5)
+    save_figure(figure, path)
 
 
 def reference_grid(

@@ -1,0 +1,184 @@
+"""The command ``evaluate embedding``: what an encoder's embeddings are good for, without further training."""
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean, pstdev
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from simec_vision.cli.building import check_held_out, check_images, reference_index
+from simec_vision.cli.runs import open_run, write_text
+from simec_vision.cli.saved import Pretrained, data_of, load_pretrained, pretrained_run, run_options
+from simec_vision.datamodules.image_data import ImageDataModule
+from simec_vision.files import write_json
+from simec_vision.finetuning import embed_all
+from simec_vision.items import InputError
+from simec_vision.metrics import (
+    SimilarityMatch,
+    embedding_match,
+    linear_probe_accuracy,
+    nearest_neighbour_accuracy,
+    retrieval,
+)
+from simec_vision.model import SimilarityModel
+
+BATCH = 256
+
+
+def evaluate_embedding(
+    config: str,
+    model: str | None = None,
+    data: ImageDataModule | None = None,
+    label: str | None = None,
+    per_class: list[int] = [1, 5, 20, 100],  # noqa: B006  # never changed, and the parser shows it
+    tries: int = 10,
+    neighbours: int = 5,
+    at: list[int] = [1, 10, 100],  # noqa: B006
+    matched: int = 1000,
+    probe: int | None = 10_000,
+    seed: int = 0,
+    out: str | None = None,
+) -> None:
+    """Measure embeddings on held-out images: neighbours, linear probe, similarities, retrieval, kernel PCA.
+
+    Args:
+        config: All options as YAML, for the output folder.
+        model: Run folder of a pretraining, an auto-encoder or a fine-tuning; default: the newest pretraining under
+            runs/, pretrained first if there is none.
+        data: Other images than those of the run.
+        label: The attribute that is the class; default: what the data suggest, Category for shoes.
+        per_class: How many labelled images of each class nearest neighbours are looked for among.
+        tries: How often these images are drawn.
+        neighbours: Neighbours that vote, at most as many as there are of a class.
+        at: How many of the most similar images count for precision@k.
+        matched: Held-out images that are compared pairwise with kernel PCA, at most.
+        probe: Labelled images that a linear probe is fitted on, at most; null takes all.
+        seed: Seed of all draws.
+        out: Folder, new or empty; default: the next free runs/embedding.
+    """
+    source = pretrained_run(model, or_classifier=True)
+    pretrained, data = load_pretrained(source), data or data_of(source)
+    check_images(pretrained, data)
+    check_held_out(data, "validation", "test")
+    label = label or data.label
+    data.use_labels(label)
+    folder = open_run(out, "embedding")
+    parts = {name: embedded(pretrained, data, data.subset(name)) for name in ("train", "validation", "test")}
+    random = np.random.default_rng(seed)
+    summary: dict[str, Any] = {"model": str(source), "label": label, "pretraining": pretrained.name}
+    summary["neighbours"] = _neighbours(parts, per_class, tries, neighbours, random)
+    summary["probe"] = _probe(parts, probe, random)
+    summary["retrieval"] = retrieval(*parts["test"], at)
+    summary["kernel_pca"] = _kernel_pca(data, parts["test"][0], data.subset("test"), matched)
+    if (source / "model" / "model.json").is_file():
+        summary["similarity"] = _similarities(SimilarityModel.load(source / "model"), source, data)
+    write_text(folder / "config.yaml", config)
+    write_json(folder / "summary.json", summary)
+    print("\n".join([*_told(summary), f"Saved {folder}"]))
+
+
+def embedded(pretrained: Pretrained, data: ImageDataModule, index: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    """Embed items as they are, not augmented: embeddings ``(item, embedding)`` and labels ``(item,)``."""
+    chunks = torch.from_numpy(index).split(BATCH)
+    return embed_all(pretrained.encoder, ((data.normalised(part.numpy()), data.labels[part]) for part in chunks))
+
+
+Parts = Mapping[str, tuple[Tensor, Tensor]]
+
+
+def _neighbours(
+    parts: Parts, per_class: Sequence[int], tries: int, neighbours: int, random: np.random.Generator
+) -> dict[str, dict[str, float]]:
+    """Classify test images by their nearest among some of each class, several times."""
+    (embeddings, labels), test = parts["train"], parts["test"]
+    smallest = int(labels.unique(return_counts=True)[1].min())
+    if not max(per_class, default=0) > 0 or min(per_class) < 1 or tries < 1 or neighbours < 1:
+        raise InputError(
+            f"Expected per_class, tries and neighbours of at least 1, got {list(per_class)}, {tries}, {neighbours}"
+        )
+    result = {}
+    for count in (count for count in per_class if count <= smallest):
+        accuracies = []
+        for _ in range(tries):
+            some = torch.from_numpy(some_of_each(labels.numpy(), count, random))
+            accuracies.append(
+                nearest_neighbour_accuracy(embeddings[some], labels[some], *test, neighbours=min(neighbours, count))
+            )
+        result[str(count)] = {"mean": fmean(accuracies), "std": pstdev(accuracies), "tries": tries}
+    return result
+
+
+def some_of_each(labels: NDArray[np.int64], count: int, random: np.random.Generator) -> NDArray[np.int64]:
+    """Draw so many items of each class, without repetition: positions among the labels."""
+    order = random.permutation(len(labels))
+    return np.concatenate([order[labels[order] == code][:count] for code in np.unique(labels)])
+
+
+def _probe(parts: Parts, most: int | None, random: np.random.Generator) -> dict[str, float]:
+    """Fit a linear probe on some training images."""
+    embeddings, labels = parts["train"]
+    some = torch.from_numpy(random.permutation(len(labels))[:most])
+    fitted = linear_probe_accuracy((embeddings[some], labels[some]), parts["validation"], parts["test"])
+    return {**fitted, "labels": len(some)}
+
+
+def _kernel_pca(
+    data: ImageDataModule, embeddings: Tensor, items: NDArray[np.int64], most: int
+) -> dict[str, float]:  # fmt: skip
+    """Compare distances of embeddings with those of kernel PCA on the pixels, with as many components."""
+    from sklearn.decomposition import KernelPCA
+
+    count = min(most, len(items))
+    if count < 3:
+        raise InputError(f"Expected matched of at least 3 held-out images, got {count}")
+    pixels = data.normalised(items[:count]).flatten(1).numpy()
+    components = min(embeddings.shape[1], count - 1)
+    other = KernelPCA(components, kernel="linear").fit_transform(pixels.astype(np.float64))
+    return {**embedding_match(embeddings[:count], torch.from_numpy(other)), "items": count, "components": components}
+
+
+@torch.no_grad()
+def _similarities(model: SimilarityModel, source: Any, data: ImageDataModule) -> dict[str, dict[str, float]]:
+    """Compare each head's predictions, and dot products of embeddings, with target similarities of test images."""
+    options: Any = run_options(source)
+    given = getattr(options, "similarities", None) or data.similarities()
+    result: dict[str, dict[str, float]] = {}
+    model.eval()
+    for name in model.heads:
+        references = reference_index(model, name, data)
+        target = given[name].bind(data.items, references)
+        test = data.split("test")
+        others = torch.cat([model.embed(data.normalised(part)) for part in _chunks(references)])
+        matches = {
+            "": SimilarityMatch(len(test) * len(references)),
+            "dot_product": SimilarityMatch(len(test) * len(references)),
+        }
+        for part in _chunks(test):
+            index, embedding = torch.from_numpy(part), model.embed(data.normalised(part))
+            rows = target(index)
+            matches[""].update(model.head(name)(embedding), rows, index)
+            matches["dot_product"].update(embedding @ others.T, rows, index)
+        for kind, match in matches.items():
+            result[f"{name}/{kind}" if kind else name] = match.compute()
+    return result
+
+
+def _chunks(index: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    return [index[start : start + BATCH] for start in range(0, len(index), BATCH)]
+
+
+def _told(summary: Mapping[str, Any]) -> list[str]:
+    lines = [
+        f"nearest neighbours, {count} a class: {cell['mean']:.4f} ± {cell['std']:.4f}"
+        for count, cell in summary["neighbours"].items()
+    ]
+    lines.append(f"linear probe, {summary['probe']['labels']} labels: {summary['probe']['accuracy']:.4f}")
+    lines.append("retrieval: " + ", ".join(f"{name} {value:.4f}" for name, value in summary["retrieval"].items()))
+    for name, match in [("kernel PCA of pixels", summary["kernel_pca"]), *summary.get("similarity", {}).items()]:
+        lines.append(
+            f"{name}: " + ", ".join(f"{measure} {match[measure]:.4f}" for measure in ("mse", "r2", "spearman"))
+        )
+    return lines

@@ -1,0 +1,270 @@
+"""The experiment ``few_labels``: does pretraining pay, on what, and up to how many labels?
+
+After notebook 08 of Horn's simec (2020), which compared ten ways to pretrain the same CNN on CIFAR-10.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from simec_vision.cli.building import fitting_encoder
+from simec_vision.cli.runs import open_run, write_text
+from simec_vision.datamodules import DrawnShoes
+from simec_vision.datamodules.image_data import ImageDataModule
+from simec_vision.encoders import Encoder
+from simec_vision.experiments.few_labels_report import write_report
+from simec_vision.experiments.recipes import RECIPES, Recipe, epochs_for, kind, tuning_options
+from simec_vision.experiments.study import Line, Options, Pretrained, Study, Tuned
+from simec_vision.items import InputError, nearest
+from simec_vision.similarities import Similarity
+
+Protocol = Literal["all_labels", "disjoint_classes", "other_knowledge"]
+"""What pretraining is allowed to see: all labels of the training images, as in the original, which simulates that there
+are few; labels of other classes than those that are learned afterwards; or no class label at all."""
+
+MIXED = re.compile(r"simec_mix_(0?\.\d+)")
+VARIANTS = ("none", "labels", "ae_linear", "ae_full", "simec_linear", "simec_mix_0.95", "simec_mix_0.9",
+            "simec_mix_0.7", "simec_mix_0.5", "simec_classes", "simec_own")  # fmt: skip
+"""Random weights; a classifier of all labels; auto-encoders with one linear layer and with the encoder's mirror image
+as decoder; Similarity Encoders on the pixels' linear kernel, on w · kernel + (1 − w) · same class, on same class alone,
+and on the similarities that are given or that the data suggest."""
+
+SEES_CLASSES = ("labels", "simec_classes")
+DEFAULTS = {
+    "all_labels": ["none", "labels", "ae_full", "simec_linear", "simec_mix_0.5", "simec_classes"],
+    "disjoint_classes": ["none", "labels", "simec_classes"],
+    "other_knowledge": ["none", "ae_full", "simec_own"],
+}
+"""Protocol → the variants that are compared unless told otherwise."""
+
+QUICK: Options = {"labels": [20, 300], "seeds": [11, 12], "epochs": 12, "tuning_epochs": 10}
+QUICK_VARIANTS = {**DEFAULTS, "all_labels": ["none", "labels", "simec_mix_0.5", "simec_classes"]}
+SHOES: Options = {"count": 1500, "size": 48}
+
+
+def few_labels(
+    data: ImageDataModule,
+    config: str,
+    trainer: dict[str, Any],
+    encoder: Encoder | None = None,
+    protocol: Protocol = "all_labels",
+    variants: list[str] | None = None,
+    recipe: Literal["original", "best"] = "best",
+    labels: list[int] = [25, 50, 100, 250, 500, 1000, 5000],  # noqa: B006  # never changed, and the parser shows it
+    seeds: list[int] = [11, 12, 13],  # noqa: B006
+    label: str | None = None,
+    similarities: dict[str, Similarity] | None = None,
+    references: int = 3000,
+    known_classes: list[str] | None = None,
+    epochs: int | None = None,
+    tuning_epochs: int | None = None,
+    choose: Literal["validation", "last"] = "validation",
+    processes: int = 1,
+    quick: bool = False,
+    out: str | None = None,
+) -> None:
+    """Compare ways to pretrain by the test accuracy that few labels give afterwards.
+
+    An interrupted study goes on when the same command is given again with the same --out.
+
+    Args:
+        data: Where images come from: DrawnShoes, Zappos50K, CIFAR10, ImageTable or your own class.
+        config: All options as YAML, for the study's folder.
+        trainer: Options of Lightning's Trainer for all runs.
+        encoder: CifarCNN, ShoeCNN, PlainCNN, ResidualNet, TorchvisionEncoder, MLP or your own; default: PlainCNN.
+        protocol: What pretraining may see: all labels (few are simulated, as in the original), labels of other classes
+            than those that are tuned on, or no class label.
+        variants: Which ways to pretrain: none, labels, ae_linear, ae_full, simec_linear, simec_mix_W (W of the pixels'
+            kernel, the rest same class), simec_classes, simec_own; default: by protocol.
+        recipe: Train as the original did, or as well as we can.
+        labels: How many labels.
+        seeds: Seeds of the choice of labelled images; the fewer are among the more.
+        label: The attribute that is the class; default: what the data suggest, Category for shoes.
+        similarities: Head name → what similar means, for simec_own; default: what the data suggest.
+        references: How many items similarity is measured to, at most.
+        known_classes: Classes that pretraining sees under disjoint_classes; default: the first half by name.
+        epochs: Of pretraining; default: the recipe's.
+        tuning_epochs: Of fine-tuning; default: the recipe's.
+        choose: Take the epoch of fine-tuning (and fine-tuned or linear probe) that is best on validation images, whose
+            labels are counted, or the last epoch.
+        processes: Runs at once; each has its share of the processor's threads.
+        quick: A version that takes a minute, on fewer and smaller drawn shoes unless other data are given.
+        out: Folder of the study, new, empty or of the same study; default: runs/few_labels.
+    """
+    import yaml
+
+    given = yaml.safe_load(config)
+    data, given = quick_data(data, given) if quick else (data, given)
+    chosen = replace(RECIPES[recipe], **_changes(RECIPES[recipe], epochs, tuning_epochs, quick))
+    data.prepare_data()
+    names = variants or (QUICK_VARIANTS if quick else DEFAULTS)[protocol]
+    _check_variants(names, protocol)
+    shared = _shared(given, fitting_encoder(encoder, data), label or data.label)
+    parts = _parts(data, shared["label"], protocol, known_classes)
+    counts = check_counts(data, shared["label"], parts[1], QUICK["labels"] if quick else labels)
+    folder = open_run(out or "runs/few_labels", "few_labels", resume=True)
+    references = min(references, len(data.split("train")) // 2)
+    study = Study(
+        folder,
+        [_pretrained(name, chosen, shared, parts[0], references, given) for name in names],
+        [
+            Tuned(name, count, seed, _tuned(chosen, shared, parts[1], count, choose))
+            for name in names for count in counts for seed in (QUICK["seeds"] if quick else seeds)
+        ],
+        lambda tuning, own, before: to_line(tuning, own, before, recipe, protocol),
+    )  # fmt: skip
+    check_same(folder / "config.yaml", config)
+    write_text(folder / "config.yaml", config)
+    print(f"Few labels in {folder}: {len(study.pretrainings)} ways to pretrain, {len(study.tunings)} runs", flush=True)
+    lines = study.run(processes, folder / "few_labels.jsonl")
+    print(write_report(folder, lines, _original_table(data, shared, protocol)))
+
+
+def quick_data(
+    data: ImageDataModule, given: Options, shoes: Options = SHOES
+) -> tuple[ImageDataModule, Options]:  # fmt: skip
+    """Take fewer and smaller drawn shoes, where the user gave no other data, and say so in the options."""
+    if not isinstance(data, DrawnShoes):
+        return data, given
+    path = f"{DrawnShoes.__module__}.{DrawnShoes.__name__}"
+    return DrawnShoes(**shoes), {**given, "data": {"class_path": path, "init_args": shoes}}
+
+
+def _changes(recipe: Recipe, epochs: int | None, tuning: int | None, quick: bool) -> Options:
+    """Say what differs from a recipe; few images need smaller batches."""
+    told = {name: value for name, value in {"epochs": epochs, "tuning_epochs": tuning}.items() if value}
+    if not quick:
+        return told
+    small = {"batches": {**recipe.batches, "size": min(64, recipe.batches["size"])}}
+    return {"epochs": QUICK["epochs"], "tuning_epochs": QUICK["tuning_epochs"], **small, **told}
+
+
+def _check_variants(names: Sequence[str], protocol: str) -> None:
+    for name in names:
+        if name not in VARIANTS and not MIXED.fullmatch(name):
+            raise InputError(f"Expected a way to pretrain, got {name!r}: {nearest(name, VARIANTS)}")
+        if protocol == "other_knowledge" and (name in SEES_CLASSES or MIXED.fullmatch(name)):
+            raise InputError(f"Expected ways to pretrain without class labels for {protocol}, got {name!r}")
+    if len(set(names)) < len(names):
+        raise InputError(f"Expected every way to pretrain once, got {', '.join(names)}")
+
+
+def _shared(given: Options, encoder: Encoder, label: str) -> Options:
+    """Give the options that all runs share."""
+    described = {"class_path": f"{type(encoder).__module__}.{type(encoder).__name__}", "init_args": encoder.options}
+    encoded = {"encoder": given.get("encoder") or described}
+    return {"data": given["data"], **encoded, "label": label, "trainer": given["trainer"]}
+
+
+def _parts(data: ImageDataModule, label: str, protocol: str, known: Sequence[str] | None) -> tuple[Options, Options]:
+    """Say what is kept for pretraining and for fine-tuning: ``keep`` of each, empty for everything."""
+    if protocol != "disjoint_classes":
+        return {}, {}
+    classes = data.items.classes(label)[1]
+    known = list(known) if known else classes[: len(classes) // 2]
+    data.items.has(label, known)  # names the value that is unknown
+    rest = [name for name in classes if name not in known]
+    if not known or len(rest) < 2:
+        raise InputError(f"Expected known_classes that leave at least two of {', '.join(classes)}, got {known}")
+    return {label: known}, {label: rest}
+
+
+def check_counts(data: ImageDataModule, label: str, kept: Options, labels: Sequence[int]) -> list[int]:
+    """Check the numbers of labels."""
+    items = data.split("train")
+    most = int(sum((data.items.classes(label)[0] >= 0)[items]))
+    if kept:
+        most = int(sum(data.items.has(label, kept[label])[items]))
+    for count in labels:
+        if not 0 < count <= most:
+            raise InputError(f"Expected labels between 1 and {most}, the labelled training images, got {count}")
+    return list(labels)
+
+
+def _pretrained(
+    name: str, recipe: Recipe, shared: Options, kept: Options, references: int, given: Options
+) -> Pretrained:
+    """Say how a variant is pretrained."""
+    data = {**shared["data"], "init_args": {**shared["data"].get("init_args", {}), "batches": recipe.batches}}
+    # The last epoch counts, as in the original: to validate each of them would cost more than it tells.
+    trainer = {**shared["trainer"], "max_epochs": recipe.epochs, "check_val_every_n_epoch": recipe.epochs}
+    options = {
+        "data": data,
+        "encoder": shared["encoder"],
+        "keep": kept or None,
+        "optimisation": {**recipe.optimisation, **recipe.own.get(kind(name), {})},
+        "trainer": trainer,
+    }
+    if name == "none":
+        return Pretrained(name, "", {})
+    if name == "labels":
+        batches = {"batches": recipe.batches, "probe": False, "classifier_start": recipe.tuning["classifier_start"]}
+        data = {"data": shared["data"], "label": shared["label"], "labels": None, "seed": 0, "choose": "last"}
+        return Pretrained(name, "finetune", {**options, **data, **batches})
+    if kind(name) == "ae":
+        return Pretrained(name, "pretrain autoencoder", {**options, "decoder": name.removeprefix("ae_")})
+    objective = {**recipe.objective}
+    if name in recipe.orthogonality:
+        objective["orthogonality_penalty"] = recipe.orthogonality[name]
+    similar = {"similarities": similarities_of(name, shared["label"], given), "references": references}
+    return Pretrained(name, "pretrain", {**options, **similar, "objective": objective, "heatmaps": False})
+
+
+def similarities_of(variant: str, label: str, given: Options) -> Options | None:
+    """Give the similarities of a variant as options; None for what the data suggest."""
+    classes = {"class_path": "SameClass", "init_args": {"attribute": label}}
+    kernel = {"class_path": "Kernel", "init_args": {"kind": "linear", "scale": True}}
+    mixed = MIXED.fullmatch(variant)
+    if mixed:
+        weight = float(mixed[1])
+        parts = {"similarities": [kernel, classes], "weights": [weight, round(1 - weight, 6)]}
+        return {"mixture": {"class_path": "WeightedSum", "init_args": parts}}
+    known = {"simec_linear": {"linear": kernel}, "simec_classes": {"class": classes}}
+    return known.get(variant, given.get("similarities"))
+
+
+def _tuned(recipe: Recipe, shared: Options, kept: Options, labels: int, choose: str) -> Options:
+    """Say how an encoder is tuned on so many labels."""
+    trainer = {**shared["trainer"], "max_epochs": epochs_for(recipe, labels)}
+    if recipe.validated and choose == "validation":
+        trainer["check_val_every_n_epoch"] = 1
+    return {**shared, **tuning_options(recipe, labels), "keep": kept or None, "choose": choose, "trainer": trainer}
+
+
+def to_line(tuning: Tuned, own: Any, before: Any, recipe: str, protocol: str) -> Line:
+    """Write what a run of fine-tuning gave; where there is a linear probe, validation says which of the two counts."""
+    probe = "probe/accuracy" in own and own["probe/validation"] > own["validation/accuracy"]
+    probe &= own["validation_labels"] > 0
+    told = {name: own[name] for name in ("validation/accuracy", "probe/accuracy", "probe/validation") if name in own}
+    return {
+        "recipe": recipe,
+        "protocol": protocol,
+        "pretraining": tuning.pretraining,
+        "labels": tuning.labels,
+        "validation_labels": own["validation_labels"],
+        "seed": tuning.seed,
+        "test/accuracy": own["probe/accuracy" if probe else "test/accuracy"],
+        "chosen": "probe" if probe else "tuned",
+        "tuned/accuracy": own["test/accuracy"],
+        **told,
+        "epochs": own["epochs"],
+        "seconds": own["seconds"],
+        "pretraining/seconds": before.get("seconds", 0.0),
+        "pretraining/epochs": before.get("epochs", 0),
+    }
+
+
+def check_same(path: Path, config: str) -> None:
+    """Make sure that a folder holds the same study, or none."""
+    if path.exists() and path.read_text() != config:
+        raise InputError(f"Expected the options of {path} to go on with its study, got others: name another --out")
+
+
+def _original_table(data: ImageDataModule, shared: Options, protocol: str) -> bool:
+    """Say whether the original's numbers are those of the same task: its CNN, CIFAR-10, all labels."""
+    from simec_vision.datamodules.cifar10 import CLASSES
+
+    same = sorted(CLASSES) == data.items.classes(shared["label"])[1]
+    return same and shared["encoder"]["class_path"].endswith("CifarCNN") and protocol == "all_labels"

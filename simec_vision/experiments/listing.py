@@ -1,0 +1,14 @@
+"""The experiments, what they need and how long they take."""
+
+EXPERIMENTS = {
+    "few_labels": ("any images with classes; the original's: CIFAR-10", "1 minute with --quick, hours in full"),
+    "transfer_tasks": ("any images with classes; the original's: CIFAR-10", "1 minute with --quick, hours in full"),
+}
+"""Experiment → data needed, and time on 2 CPU cores."""
+
+
+def list_experiments() -> None:
+    """List the experiments with the data that they need and the time that they take."""
+    for name, (data, time) in EXPERIMENTS.items():
+        print(f"{name:16} data: {data}\n{'':16} time: {time}")
+    print("Options of each: python scripts/experiment.py NAME --help")

@@ -1,0 +1,131 @@
+"""A study: encoders pretrained in several ways, each tuned with several numbers of labels and seeds."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from simec_vision.cli.runs import write_text
+from simec_vision.cli.sweep import check_begun, run_all, workers
+
+Options = dict[str, Any]
+Line = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """One way to pretrain.
+
+    Args:
+        name: What it is called in tables.
+        command: Which command does it, such as ``pretrain``; empty where the encoder starts from random weights.
+        options: Options of that command.
+    """
+
+    name: str
+    command: str
+    options: Options
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """One run of fine-tuning.
+
+    Args:
+        pretraining: The name of the pretraining that it starts from.
+        labels: How many labels.
+        seed: Which of them.
+        options: Further options of ``finetune``.
+    """
+
+    pretraining: str
+    labels: int
+    seed: int
+    options: Options
+
+    @property
+    def name(self) -> str:
+        """Where its run folder is, below the study's."""
+        return f"tuning/{self.pretraining}/labels-{self.labels}-seed-{self.seed}"
+
+
+@dataclass(frozen=True)
+class Study:
+    """All runs of a study.
+
+    Args:
+        folder: Where the run folders are: ``pretraining/<name>`` and :attr:`Tuned.name`.
+        pretrainings: How encoders are pretrained.
+        tunings: What they are tuned on.
+        line: Turns a tuning, its ``summary.json`` and its pretraining's (empty if there is none) into a line.
+    """
+
+    folder: Path
+    pretrainings: Sequence[Pretrained]
+    tunings: Sequence[Tuned]
+    line: Callable[[Tuned, Mapping[str, Any], Mapping[str, Any]], Line]
+
+    def run(self, processes: int, lines: Path) -> list[Line]:
+        """Make all runs that are not yet made, and write a line of JSON for each tuning as soon as it is done.
+
+        Args:
+            processes: Runs at once.
+            lines: The file of lines, in the order of the tunings.
+
+        Returns:
+            The lines.
+
+        Raises:
+            InputError: if a run was begun with other options.
+        """
+        todo = planned({self.folder / each.name: self._options(each) for each in self.tunings})
+        before = {self._made(each.name): each for each in self.pretrainings if each.command}
+        first = planned({run: each.options for run, each in before.items()})
+        with workers(processes) as pool:
+            run_all(first, {run: each.command for run, each in before.items()}, pool)
+            run_all(todo, dict.fromkeys(todo, "finetune"), pool, lambda: write_lines(lines, self.lines()))
+        write_lines(lines, self.lines())
+        return self.lines()
+
+    def _made(self, pretraining: str) -> Path:
+        return self.folder / "pretraining" / pretraining
+
+    def _options(self, tuning: Tuned) -> Options:
+        trained = [each.name for each in self.pretrainings if each.command]
+        start = {"model": str(self._made(tuning.pretraining)), "encoder": None}
+        own = {"labels": tuning.labels, "seed": tuning.seed}
+        return {**tuning.options, **(start if tuning.pretraining in trained else {}), **own}
+
+    def lines(self) -> list[Line]:
+        """Give the lines of those tunings that are done."""
+        summaries = [(each, read_summary(self.folder / each.name)) for each in self.tunings]
+        return [self.line(each, own, read_summary(self._made(each.pretraining))) for each, own in summaries if own]
+
+
+def read_summary(run: Path) -> dict[str, Any]:
+    """Read a run's summary; empty if it has none."""
+    file = run / "summary.json"
+    return json.loads(file.read_text()) if file.is_file() else {}
+
+
+def planned(options: Mapping[Path, Options]) -> dict[Path, str]:
+    """Give run folder → options as YAML.
+
+    Raises:
+        InputError: if a run was begun with other options.
+    """
+    import yaml
+
+    plan = {run: yaml.safe_dump(_given(each), sort_keys=False) for run, each in options.items()}
+    check_begun(plan)
+    return plan
+
+
+def _given(options: Options) -> Options:
+    return {name: value for name, value in options.items() if value is not None or name == "labels"}
+
+
+def write_lines(path: Path, lines: Sequence[Line]) -> None:
+    """Write lines of JSON; the file appears whole or not at all."""
+    write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
