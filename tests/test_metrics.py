@@ -8,8 +8,10 @@ from scipy.stats import pearsonr, spearmanr
 from simec_vision import metrics
 from simec_vision.metrics import (
     SimilarityMatch,
+    embedding_match,
     linear_probe_accuracy,
     nearest_neighbour_accuracy,
+    retrieval,
     similarity_match,
 )
 
@@ -77,3 +79,40 @@ def test_nearest_neighbours_equal_a_loop():
         nearest = cosine.topk(3).indices
         correct += int(np.bincount(train[1][nearest].numpy(), minlength=3).argmax() == label)
     assert nearest_neighbour_accuracy(*train, *test, neighbours=3) == pytest.approx(correct / 20)
+
+
+def test_embedding_match_equals_scipy_and_ignores_turning_moving_and_scaling():
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(30, 4, generator=generator), torch.randn(30, 6, generator=generator)
+    mine, theirs = (torch.pdist(part.double()) / torch.pdist(part.double()).max() for part in (a, b))
+    match = embedding_match(a, b)
+    assert match["mse"] == pytest.approx(float(((mine - theirs) ** 2).mean()))
+    assert match["r2"] == pytest.approx(pearsonr(mine, theirs)[0] ** 2)
+    assert match["spearman"] == pytest.approx(spearmanr(mine, theirs)[0])
+    turn = torch.linalg.qr(torch.randn(4, 4, generator=generator))[0]
+    assert embedding_match(a, 3 * a @ turn + 7) == pytest.approx({"mse": 0, "r2": 1, "spearman": 1}, abs=1e-5)
+    with pytest.raises(ValueError, match="got 30 and 29"):
+        embedding_match(a, b[:-1])
+
+
+def test_retrieval_equals_scikit_learn_and_a_loop():
+    from sklearn.metrics import average_precision_score
+
+    embeddings, labels = clusters(40, 0, 0.7)
+    labels[5] = -1
+    found = retrieval(embeddings, labels, at=(1, 3, 100), chunk=7)
+    known = labels >= 0
+    unit, labels = torch.nn.functional.normalize(embeddings[known]), labels[known]
+    similar = unit @ unit.T
+    averages, first = [], []
+    for item in range(len(labels)):
+        others = torch.arange(len(labels)) != item
+        same = labels[others] == labels[item]
+        averages.append(average_precision_score(same.numpy(), similar[item][others].numpy()))
+        first.append(float(same[similar[item][others].topk(3).indices].double().mean()))
+    assert found["map"] == pytest.approx(np.mean(averages))
+    assert found["precision@3"] == pytest.approx(np.mean(first))
+    assert "precision@100" not in found  # there are not so many
+    assert retrieval(*clusters(40, 0, 0.01))["map"] == 1.0
+    with pytest.raises(ValueError, match="got 1"):
+        retrieval(embeddings[:2], torch.tensor([0, -1]))

@@ -96,9 +96,8 @@ def _neighbours(
     (embeddings, labels), test = parts["train"], parts["test"]
     smallest = int(labels.unique(return_counts=True)[1].min())
     if not max(per_class, default=0) > 0 or min(per_class) < 1 or tries < 1 or neighbours < 1:
-        raise InputError(
-            f"Expected per_class, tries and neighbours of at least 1, got {list(per_class)}, {tries}, {neighbours}"
-        )
+        told = f"{list(per_class)}, {tries} and {neighbours}"
+        raise InputError(f"Expected per_class, tries and neighbours of at least 1, got {told}")
     result = {}
     for count in (count for count in per_class if count <= smallest):
         accuracies = []

@@ -12,6 +12,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "explain": {},
     "evaluate explanations": {},
     "evaluate trap": {},
+    "evaluate embedding": {},
+    "evaluate line": {},
     "benchmark pretraining": {"trainer.max_epochs": 3, "trainer.devices": 1},
     "benchmark references": {},
     "benchmark images": {},
@@ -31,6 +33,8 @@ FUNCTIONS = {
     "explain": ("cli.explain", "explain_run"),
     "evaluate explanations": ("cli.evaluate", "evaluate_explanations"),
     "evaluate trap": ("cli.trap", "evaluate_trap"),
+    "evaluate embedding": ("cli.embedding", "evaluate_embedding"),
+    "evaluate line": ("cli.line", "evaluate_line"),
     "benchmark pretraining": ("cli.benchmark", "benchmark_pretraining"),
     "benchmark references": ("cli.growth", "benchmark_references"),
     "benchmark images": ("cli.growth", "benchmark_images"),
@@ -45,7 +49,7 @@ FUNCTIONS = {
 
 TASKS = {
     "pretrain": ("", "autoencoder"),
-    "evaluate": ("explanations", "trap"),
+    "evaluate": ("explanations", "trap", "embedding", "line"),
     "experiment": ("list", "few_labels", "transfer_tasks"),
     "benchmark": ("pretraining", "references", "images", "processes", "explanation", "loading"),
 }

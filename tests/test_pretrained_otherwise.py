@@ -1,0 +1,144 @@
+"""Encoders pretrained otherwise: auto-encoders, labels, some classes only; and what embeddings are good for."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from simec_vision.cli.main import main
+from simec_vision.cli.saved import load_pretrained
+from simec_vision.datamodules import DrawnShoes
+from simec_vision.items import InputError
+from tests.test_cli import QUICK, SHOES, fails
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+DATA = SHOES[:-2]
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SIMEC_VISION_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("SIMEC_VISION_RUN", raising=False)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """An auto-encoder, a classifier of all labels, and two Similarity Encoders of two categories."""
+    folder = tmp_path_factory.mktemp("runs")
+    options = ["--data.count", "200", "--data.size", "32", "--data.cache", "false", *QUICK]
+    two = ["--keep", "{Category: [Boots, Sandals]}", "--references", "20", "--heatmaps", "false"]
+    chosen = ["--data", "DrawnShoes", "--encoder", "PlainCNN", "--encoder.size", "32", "--labels", "null"]
+    for name, command, more in (
+        ("ae", "pretrain", ["autoencoder"]),
+        ("labels", "finetune", [*chosen, "--probe", "false", "--choose", "last"]),
+        ("two", "pretrain", two),
+        ("other", "pretrain", [*two, "--optimisation.lr", "1e-4"]),
+    ):
+        task, rest = (more[:1], more[1:]) if more[0] == "autoencoder" else ([], more)
+        first = ["--data", "DrawnShoes"] if "--data" in rest else []
+        assert main(command, [*task, *first, *options, *rest, "--out", str(folder / name)]) == 0
+        os.environ.pop("SIMEC_VISION_RUN", None)
+    return folder
+
+
+def read(path):
+    return json.loads(Path(path).read_text())
+
+
+def test_an_auto_encoder_writes_a_run_that_can_be_fine_tuned(runs):
+    summary = read(runs / "ae" / "summary.json")
+    assert 0 < summary["reconstruction/mse"] < 10
+    assert (runs / "ae" / "reconstructions.png").stat().st_size > 5000
+    assert main("finetune", ["--model", str(runs / "ae"), *QUICK, "--labels", "40", "--out", "tuned"]) == 0
+    assert read("tuned/summary.json")["pretraining"] == "ae_full"
+    assert main("finetune", ["--config", "tuned/config.yaml", "--out", "again"]) == 0
+    assert read("again/summary.json")["test/accuracy"] == read("tuned/summary.json")["test/accuracy"]
+
+
+def test_a_fine_tuning_can_be_fine_tuned(runs):
+    options = ["--model", str(runs / "labels"), *QUICK, "--labels", "40", "--probe", "false"]
+    assert main("finetune", [*options, "--trainer.max_epochs", "0", "--trainer.max_steps", "0", "--out", "same"]) == 0
+    assert read("same/summary.json")["pretraining"] == "labels"
+    before, after = (load_file(run / "model" / "classifier.safetensors") for run in (runs / "labels", Path("same")))
+    names = [name for name in before if name.startswith("encoder.")]
+    assert all(torch.equal(before[name], after[name]) for name in names)
+
+
+def test_the_last_epoch_needs_no_validation_labels(runs):
+    summary = read(runs / "labels" / "summary.json")
+    assert (summary["validation_labels"], summary["pretraining"], summary["labels"]) == (0, "none", 160)
+
+
+def test_only_some_classes_are_used(runs):
+    names = read(runs / "two" / "model" / "model.json")["about"]["references"]["heel"]
+    data = DrawnShoes(200, 32, cache=False)
+    categories = data.items.columns["Category"][data.items.positions(names)]
+    assert set(categories) == {"Boots", "Sandals"}
+    options = ["--model", str(runs / "two"), *QUICK, "--labels", "20", "--probe", "false"]
+    assert main("finetune", [*options, "--keep", "{Category: [Shoes, Slippers]}", "--out", "others"]) == 0
+    assert read("others/model/classifier.json")["classes"] == ["Shoes", "Slippers"]
+
+
+def test_use_only_renumbers_classes_and_names_what_is_unknown():
+    data = DrawnShoes(200, 32, cache=False)
+    everything = {name: data.split(name) for name in ("train", "validation", "test")}
+    codes, names = data.items.classes("Category")
+    data.use_only({"Category": [names[1], names[3]]})
+    assert data.use_labels("Category") == [names[1], names[3]]
+    for name, items in everything.items():
+        kept = [item for item in items.tolist() if codes[item] in (1, 3)]
+        assert data.subset(name).tolist() == kept
+        assert data.labels[kept].tolist() == [int(codes[item] == 3) for item in kept]
+    with pytest.raises(InputError, match="'Boot': did you mean 'Boots'"):
+        data.use_only({"Category": ["Boot"]})
+    with pytest.raises(InputError, match="none has what is wanted"):
+        data.use_only({"Category": [names[0]], "HeelHeight": ["0"]})
+
+
+def test_mistakes_are_named(runs, capsys):
+    assert "autoencoder" in fails(capsys, "pretrain", "autoencode", *DATA)
+    assert "decoder linear" in fails(
+        capsys, "pretrain", "autoencoder", "--data", "DrawnShoes", *DATA, "--encoder", "ResidualNet"
+    )
+    assert "no model beside the encoder" in fails(
+        capsys, "finetune", "--model", str(runs / "two"), "--encoder", "PlainCNN", "--encoder.size", "32"
+    )
+    assert "model.json" in fails(capsys, "explain", "--model", str(runs / "labels"))
+
+
+def test_embeddings_are_measured(runs):
+    for name in ("two", "ae", "labels"):
+        options = ["--model", str(runs / name), "--per_class", "[1,3]", "--tries", "2", "--at", "[1,5]"]
+        assert main("evaluate", ["embedding", *options, "--out", name]) == 0
+        summary = read(f"{name}/summary.json")
+        assert set(summary["neighbours"]) == {"1", "3"}
+        assert set(summary["retrieval"]) == {"precision@1", "precision@5", "map"}
+        assert 0 <= summary["kernel_pca"]["r2"] <= 1
+        os.environ.pop("SIMEC_VISION_RUN", None)
+    measured, told = read("two/summary.json")["similarity"], read(runs / "two" / "summary.json")
+    assert set(measured) == {"heel", "heel/dot_product", "closure", "closure/dot_product"}
+    assert 0 < measured["heel"]["mse"] < 2 * max(told["similarity/heel/mse"], 0.1)
+
+
+def test_the_line_between_two_solutions_goes_through_both(runs):
+    for model, other in (("two", "other"), (None, "labels")):
+        start = [] if model is None else ["--model", str(runs / model)]
+        assert main("evaluate", ["line", *start, "--other", str(runs / other), "--points", "4", "--out", other]) == 0
+        os.environ.pop("SIMEC_VISION_RUN", None)
+    line = read("other/summary.json")["line"]
+    assert [row["alpha"] for row in line] == [-1, 0, 1, 2]
+    assert main("evaluate", ["line", "--model", str(runs / "other"), "--other", str(runs / "two"), "--points", "4",
+                             "--out", "back"]) == 0  # fmt: skip
+    back = read("back/summary.json")["line"]
+    assert [row["test"] for row in back] == pytest.approx([row["test"] for row in line[::-1]], rel=1e-4)
+    assert (Path("other") / "line.png").stat().st_size > 5000
+
+
+def test_solutions_of_two_kinds_have_no_line(runs, capsys):
+    assert main("evaluate", ["line", "--model", str(runs / "two"), "--other", str(runs / "labels")]) == 2
+    assert "got pretrain and finetune" in capsys.readouterr().err
+    assert load_pretrained(runs / "ae").name == "ae_full"
