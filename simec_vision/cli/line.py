@@ -169,7 +169,9 @@ def _draw(rows: Sequence[Mapping[str, float]], path: Path) -> None:
     for name, colour in zip(("train", "test"), SERIES, strict=False):
         axis.plot([row["alpha"] for row in rows], [row[name] for row in rows], color=colour, linewidth=2, label=name)
     plain(axis, "y")
-    axis.set_yscale("log")
+    losses = [row[name] for row in rows for name in ("train", "test")]
+    if max(losses) > 20 * min(losses) > 0:
+        axis.set_yscale("log")
     axis.set_xlabel("α: weights (1 − α) · model + α · other", fontsize=9.5, color=INK)
     axis.set_ylabel("loss", fontsize=9.5, color=INK)
     axis.legend(frameon=False, fontsize=9)

@@ -6,17 +6,16 @@ After notebook 08 of Horn's simec (2020), which compared ten ways to pretrain th
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal
 
 from simec_vision.cli.building import fitting_encoder
-from simec_vision.cli.runs import open_run, write_text
+from simec_vision.cli.runs import open_run
 from simec_vision.datamodules import DrawnShoes
 from simec_vision.datamodules.image_data import ImageDataModule
 from simec_vision.encoders import Encoder
 from simec_vision.experiments.few_labels_report import write_report
 from simec_vision.experiments.recipes import RECIPES, Recipe, epochs_for, kind, tuning_options
-from simec_vision.experiments.study import Line, Options, Pretrained, Study, Tuned
+from simec_vision.experiments.study import Line, Options, Pretrained, Study, Tuned, keep_options
 from simec_vision.items import InputError, nearest
 from simec_vision.similarities import Similarity
 
@@ -91,7 +90,8 @@ def few_labels(
             labels are counted, or the last epoch.
         processes: Runs at once; each has its share of the processor's threads.
         quick: A version that takes a minute, on fewer and smaller drawn shoes unless other data are given.
-        out: Folder of the study, new, empty or of the same study; default: runs/few_labels.
+        out: Folder of the study, new, empty or of the same study, which may grow by labels, seeds and variants;
+            default: runs/few_labels.
     """
     import yaml
 
@@ -115,8 +115,7 @@ def few_labels(
         ],
         lambda tuning, own, before: to_line(tuning, own, before, recipe, protocol),
     )  # fmt: skip
-    check_same(folder / "config.yaml", config)
-    write_text(folder / "config.yaml", config)
+    keep_options(folder, config)
     print(f"Few labels in {folder}: {len(study.pretrainings)} ways to pretrain, {len(study.tunings)} runs", flush=True)
     lines = study.run(processes, folder / "few_labels.jsonl")
     print(write_report(folder, lines, _original_table(data, shared, protocol)))
@@ -254,12 +253,6 @@ def to_line(tuning: Tuned, own: Any, before: Any, recipe: str, protocol: str) ->
         "pretraining/seconds": before.get("seconds", 0.0),
         "pretraining/epochs": before.get("epochs", 0),
     }
-
-
-def check_same(path: Path, config: str) -> None:
-    """Make sure that a folder holds the same study, or none."""
-    if path.exists() and path.read_text() != config:
-        raise InputError(f"Expected the options of {path} to go on with its study, got others: name another --out")
 
 
 def _original_table(data: ImageDataModule, shared: Options, protocol: str) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 from simec_vision.cli.runs import write_text
 from simec_vision.cli.sweep import check_begun, run_all, workers
+from simec_vision.items import InputError
 
 Options = dict[str, Any]
 Line = dict[str, Any]
@@ -129,3 +130,28 @@ def _given(options: Options) -> Options:
 def write_lines(path: Path, lines: Sequence[Line]) -> None:
     """Write lines of JSON; the file appears whole or not at all."""
     write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
+
+
+GROWS = ("labels", "seeds", "variants", "widths", "processes")
+"""Options that only say which runs there are, not what they are."""
+
+
+def keep_options(folder: Path, config: str) -> None:
+    """Write ``config.yaml``, unless the folder holds another study.
+
+    Args:
+        folder: The study's folder.
+        config: All options as YAML.
+
+    Raises:
+        InputError: naming an option that differs from those of the study that was begun.
+    """
+    import yaml
+
+    path = folder / "config.yaml"
+    begun, given = (yaml.safe_load(path.read_text() if path.exists() else config), yaml.safe_load(config))
+    for name in {**begun, **given}:
+        if name not in GROWS and begun.get(name) != given.get(name):
+            told = f"{name} {begun.get(name)}, got {given.get(name)}"
+            raise InputError(f"Expected the options of {path} to go on with its study: {told}. Name another --out")
+    write_text(path, config)

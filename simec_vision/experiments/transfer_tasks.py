@@ -11,7 +11,7 @@ from typing import Any
 from simec_vision.cli.runs import open_run, write_text
 from simec_vision.datamodules.image_data import ImageDataModule
 from simec_vision.encoders import MLP
-from simec_vision.experiments.few_labels import check_counts, check_same, quick_data
+from simec_vision.experiments.few_labels import check_counts, quick_data
 from simec_vision.experiments.recipes import ADAM, PLAIN, PLATEAU
 from simec_vision.experiments.results import (
     Check,
@@ -24,7 +24,7 @@ from simec_vision.experiments.results import (
     original_means,
     write_csv,
 )
-from simec_vision.experiments.study import Line, Options, Pretrained, Study, Tuned
+from simec_vision.experiments.study import Line, Options, Pretrained, Study, Tuned, keep_options
 from simec_vision.files import write_json
 from simec_vision.items import InputError
 
@@ -72,7 +72,8 @@ def transfer_tasks(
         lr: Largest learning rate.
         processes: Runs at once; each has its share of the processor's threads.
         quick: A version that takes a minute, on fewer and smaller drawn shoes unless other data are given.
-        out: Folder of the study, new, empty or of the same study; default: runs/transfer_tasks.
+        out: Folder of the study, new, empty or of the same study, which may grow by labels, seeds and widths; default:
+            runs/transfer_tasks.
     """
     import yaml
 
@@ -85,8 +86,7 @@ def transfer_tasks(
     tasks = two_tasks(data, label, first_classes)
     check_counts(data, label, {label: tasks["same_task"]}, labels)
     folder = open_run(out or "runs/transfer_tasks", "transfer_tasks", resume=True)
-    check_same(folder / "config.yaml", config)
-    write_text(folder / "config.yaml", config)
+    keep_options(folder, config)
     shared = {"data": given["data"], "label": label, "trainer": {**given["trainer"], "max_epochs": epochs}, "lr": lr}
     count = len(BEFORE) * len(widths) * len(labels) * len(seeds)
     print(f"Transfer between tasks in {folder}: {count} runs", flush=True)
