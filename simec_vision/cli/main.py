@@ -21,7 +21,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "benchmark explanation": {},
     "benchmark loading": {},
     "experiment list": {},
-    "experiment few_labels": {"trainer.enable_progress_bar": False},
+    "experiment few_labels": {"trainer.enable_progress_bar": False, "trainer.check_val_every_n_epoch": None},
     "experiment transfer_tasks": {"trainer.enable_progress_bar": False},
 }
 """Command → option → default, where it differs from the command's signature."""
