@@ -4,6 +4,8 @@ import json
 import multiprocessing
 import os
 import shutil
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -57,9 +59,11 @@ def check_begun(planned: Mapping[Path, str]) -> None:
     Raises:
         InputError: if one had others.
     """
+    import yaml
+
     for run, options in planned.items():
         begun = options_file(run)
-        if begun.exists() and begun.read_text() != options:
+        if begun.exists() and yaml.safe_load(begun.read_text()) != yaml.safe_load(options):
             raise InputError(f"Expected the options of {begun} to go on with its run, got others: name another --out")
 
 
@@ -130,6 +134,14 @@ def _prepare(threads: int) -> None:
 
     torch.set_num_threads(threads)
     remember()
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent is gone, which a killed one cannot tell it."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _run(command: str, run: Path) -> None:
