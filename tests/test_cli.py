@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -443,6 +444,33 @@ def test_explaining_connects_cells(capsys, pretrained):
     assert_matches("at least 2 for --bilrp, got 1", fails(capsys, "explain", *options, "--images", "1"))
     assert_matches("between 1 and 32.*got 33", fails(capsys, "explain", *options, "--cells", "33"))
     assert_matches("--directions between 1 and .*got 0", fails(capsys, "explain", *options, "--directions", "0"))
+
+
+def test_workers_end_with_a_killed_parent():
+    Path("parent.py").write_text(
+        "import os, time\n"
+        "from simec_vision.cli.sweep import workers\n"
+        "if __name__ == '__main__':\n"
+        "    with workers(1) as pool:\n"
+        "        print(pool.submit(os.getpid).result(), flush=True)\n"
+        "        time.sleep(100)\n"
+    )
+    with subprocess.Popen([sys.executable, "parent.py"], stdout=subprocess.PIPE, text=True) as parent:
+        worker = int(parent.stdout.readline())
+        os.kill(worker, 0)
+        parent.kill()
+    for _ in range(100):
+        if not running(worker):
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"process {worker} goes on without its parent")
+
+
+def running(process):
+    try:
+        return "Z" not in Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return False
 
 
 def test_help_has_a_line_for_every_option(capsys):
