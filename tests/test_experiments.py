@@ -10,7 +10,7 @@ import pytest
 
 from simec_vision.cli.main import main
 from simec_vision.experiments.few_labels import VARIANTS, similarities_of, to_line
-from simec_vision.experiments.few_labels_report import claims, repeats, write_report
+from simec_vision.experiments.few_labels_report import claims, improves, repeats, write_report
 from simec_vision.experiments.recipes import BEST, ORIGINAL, epochs_for, tuning_options
 from simec_vision.experiments.results import means, original, original_means
 from simec_vision.experiments.study import Tuned
@@ -34,7 +34,7 @@ def test_few_labels_of_drawn_shoes_go_the_way_of_the_claims_and_go_on():
     assert main("experiment", command) == 0
     folder = Path("runs/few_labels")
     summary = read(folder / "summary.json")
-    assert len(summary["checks"]) == 4
+    assert len(summary["checks"]) == 4 + 2
     assert all(check["ok"] for check in summary["checks"]), summary["checks"]
     lines = [json.loads(line) for line in (folder / "few_labels.jsonl").read_text().splitlines()]
     assert len(lines) == summary["runs"] == 4 * 2 * 2
@@ -109,13 +109,15 @@ def test_the_original_table_is_that_of_the_notebook():
 def test_claims_hold_of_the_original_itself():
     table = original("few_labels")
     cells = original_means(table["labels"], table["accuracy"])
-    checks = list(claims(cells, comparable=True))
+    checks = list(claims(cells, same=True))
     assert len(checks) == 11
     assert all(check.ok for check in checks), [check for check in checks if not check.ok]
     assert all(check.ok for check in repeats(cells, cells))
     shifted = {name: {count: (mean + 9, std) for count, (mean, std) in row.items()} for name, row in cells.items()}
     wrong = [check for check in repeats(shifted, cells) if not check.ok]
     assert len(wrong) > 150  # but for a few cells whose standard deviation is larger than 4.5
+    assert all(check.ok for check in improves(shifted, {"none": cells["none"]}) if "beats" in check.claim)
+    assert not any(check.ok for check in improves(cells, shifted) if "beats" in check.claim)
 
 
 def test_means_and_deviations_are_those_of_the_seeds():
