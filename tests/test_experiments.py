@@ -135,7 +135,10 @@ def test_validation_chooses_between_tuned_and_probe():
     tuning = Tuned("simec_classes", 25, 11, {})
     assert to_line(tuning, own, {}, "best", "all_labels")["test/accuracy"] == 0.7
     assert to_line(tuning, {**own, "probe/validation": 0.6}, {}, "best", "all_labels")["chosen"] == "tuned"
-    assert to_line(tuning, {**own, "validation_labels": 0}, {}, "best", "all_labels")["test/accuracy"] == 0.5
+    blind = {**own, "validation_labels": 0}
+    assert to_line(tuning, blind, {}, "best", "all_labels")["chosen"] == "probe"
+    for other in (Tuned("none", 25, 11, {}), Tuned("simec_classes", 5000, 11, {})):
+        assert to_line(other, blind, {}, "best", "all_labels")["test/accuracy"] == 0.5
 
 
 def test_mixtures_are_weighted_by_their_name():

@@ -14,7 +14,7 @@ from simec_vision.datamodules import DrawnShoes
 from simec_vision.datamodules.image_data import ImageDataModule
 from simec_vision.encoders import Encoder
 from simec_vision.experiments.few_labels_report import write_report
-from simec_vision.experiments.recipes import RECIPES, Recipe, epochs_for, kind, tuning_options
+from simec_vision.experiments.recipes import LARGE, RECIPES, Recipe, epochs_for, kind, tuning_options
 from simec_vision.experiments.study import Line, Options, Pretrained, Study, Tuned, keep_options
 from simec_vision.items import InputError, nearest
 from simec_vision.similarities import Similarity
@@ -86,8 +86,8 @@ def few_labels(
         known_classes: Classes that pretraining sees under disjoint_classes; default: the first half by name.
         epochs: Of pretraining; default: the recipe's.
         tuning_epochs: Of fine-tuning; default: the recipe's.
-        choose: Take the epoch of fine-tuning (and fine-tuned or linear probe) that is best on validation images, whose
-            labels are counted, or the last epoch.
+        choose: Take the epoch of fine-tuning, and fine-tuned encoder or linear probe, by validation images, whose labels
+            are counted; or the last epoch, and the probe where a pretrained encoder meets fewer than 4000 labels.
         processes: Runs at once; each has its share of the processor's threads.
         quick: A version that takes a minute, on fewer and smaller drawn shoes unless other data are given.
         out: Folder of the study, new, empty or of the same study, which may grow by labels, seeds and variants;
@@ -233,9 +233,8 @@ def _tuned(recipe: Recipe, shared: Options, kept: Options, labels: int, choose: 
 
 
 def to_line(tuning: Tuned, own: Any, before: Any, recipe: str, protocol: str) -> Line:
-    """Write what a run of fine-tuning gave; where there is a linear probe, validation says which of the two counts."""
-    probe = "probe/accuracy" in own and own["probe/validation"] > own["validation/accuracy"]
-    probe &= own["validation_labels"] > 0
+    """Write what a run of fine-tuning gave, and which counts where there is a linear probe, too."""
+    probe = "probe/accuracy" in own and _probe_counts(tuning, own)
     told = {name: own[name] for name in ("validation/accuracy", "probe/accuracy", "probe/validation") if name in own}
     return {
         "recipe": recipe,
@@ -253,6 +252,13 @@ def to_line(tuning: Tuned, own: Any, before: Any, recipe: str, protocol: str) ->
         "pretraining/seconds": before.get("seconds", 0.0),
         "pretraining/epochs": before.get("epochs", 0),
     }
+
+
+def _probe_counts(tuning: Tuned, own: Any) -> bool:
+    """Say whether the linear probe counts: by validation, or else where a pretrained encoder meets few labels."""
+    if own["validation_labels"]:
+        return bool(own["probe/validation"] > own["validation/accuracy"])
+    return tuning.pretraining != "none" and tuning.labels < LARGE
 
 
 def _original_table(data: ImageDataModule, shared: Options, protocol: str) -> bool:
