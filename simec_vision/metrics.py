@@ -170,6 +170,7 @@ def retrieval(
     embeddings, labels = embeddings[labels >= 0], labels[labels >= 0]
     if len(labels) < 2:
         raise ValueError(f"Expected at least 2 items of known class to retrieve, got {len(labels)}")
+    at = [k for k in at if k < len(labels)]
     unit = torch.nn.functional.normalize(embeddings.float())
     places = torch.arange(1, len(labels), dtype=torch.float64)
     averages, hits = [], []
@@ -181,9 +182,9 @@ def retrieval(
         same = (labels[order] == labels[own, None]).double()
         precision = same.cumsum(dim=1) / places
         averages.append((precision * same).sum(dim=1) / same.sum(dim=1).clamp(min=1))
-        hits.append(torch.stack([precision[:, k - 1] for k in at if k < len(labels)], dim=1))
+        hits.append(precision[:, [k - 1 for k in at]])
     means = torch.cat(hits).mean(dim=0).tolist()
-    named = {f"precision@{k}": mean for k, mean in zip([k for k in at if k < len(labels)], means, strict=True)}
+    named = {f"precision@{k}": mean for k, mean in zip(at, means, strict=True)}
     return {**named, "map": float(torch.cat(averages).mean())}
 
 

@@ -140,13 +140,15 @@ class Pretraining(Training):
         """Average the seen rows' gradients over all processes."""
         average_rows(head.weight for _, head in self._heads() if head.part is None)
 
-    def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
-        """Clip the gradient's norm."""
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Clip the gradient's norm, that of sharded heads over all processes."""
         if self.optimisation.clip > 0 and (parts := self._parts()):
             named = dict(self.named_parameters())
             clip((p for n, p in named.items() if n not in parts), (named[n] for n in parts), self.optimisation.clip)
         else:
-            super().configure_gradient_clipping(optimizer)
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Compute the objective on a batch of images and their index."""

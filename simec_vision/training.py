@@ -39,10 +39,13 @@ class Training(pl.LightningModule, ABC):
         """Lay a loaded optimiser's moments out as the weights are."""
         align(self.optimizers(use_pl_optimizer=False))
 
-    def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
-        """Clip the gradient's norm."""
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Clip the gradient's norm as the optimisation says, or else as the Trainer does."""
         if self.optimisation.clip > 0:
-            self.clip_gradients(optimizer, gradient_clip_val=self.optimisation.clip, gradient_clip_algorithm="norm")
+            gradient_clip_val, gradient_clip_algorithm = self.optimisation.clip, "norm"
+        self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed dropout by step and process, so that a resumed run draws as an undisturbed one."""

@@ -10,9 +10,9 @@ import pytest
 
 from simec_vision.cli.main import main
 from simec_vision.experiments.few_labels import VARIANTS, similarities_of, to_line
-from simec_vision.experiments.few_labels_report import claims, improves, repeats, write_report
+from simec_vision.experiments.few_labels_report import claims, improves, write_report
 from simec_vision.experiments.recipes import BEST, ORIGINAL, epochs_for, tuning_options
-from simec_vision.experiments.results import means, original, original_means
+from simec_vision.experiments.results import means, original, original_means, repeats
 from simec_vision.experiments.study import Tuned
 
 pytestmark = pytest.mark.filterwarnings("ignore")

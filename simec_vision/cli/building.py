@@ -6,6 +6,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from simec_vision.datamodules.image_data import ImageDataModule
 from simec_vision.encoders import Encoder, PlainCNN
@@ -17,6 +18,9 @@ from simec_vision.similarities import Similarity, TargetSimilarity, choose_refer
 
 References = int | str | dict[str, int | str] | None
 """How many references, a file of their names, or one of these for each head."""
+
+HeadStart = Literal["random", "eigen", "linear"]
+"""Small random numbers, the eigendecomposition of the references' own similarities, or as a ``Linear`` starts."""
 
 MOST_REFERENCES = 1000
 """References that are sampled unless told otherwise, if there are so many training items."""
@@ -128,7 +132,7 @@ def build_model(
     data: ImageDataModule,
     encoder: Encoder,
     targets: Mapping[str, TargetSimilarity],
-    head_start: Literal["random", "eigen"],
+    head_start: HeadStart,
     head_frozen: bool,
 ) -> SimilarityModel:
     """Put heads behind an encoder; the model knows how its images are normalised and what its references are called."""
@@ -139,7 +143,9 @@ def build_model(
     return SimilarityModel(encoder, heads, about(data, targets))
 
 
-def _start(target: TargetSimilarity, encoder: Encoder, head_start: str):  # type: ignore[no-untyped-def]
+def _start(target: TargetSimilarity, encoder: Encoder, head_start: str) -> Tensor | None:
+    if head_start == "linear":
+        return nn.Linear(encoder.embedding_dim, len(target), bias=False).weight.detach()
     try:
         return head_weight(target.gram(), encoder.embedding_dim) if head_start == "eigen" else None
     except ValueError as error:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from simec_vision.cli.building import check_held_out, check_images, reference_index
 from simec_vision.cli.runs import open_run, write_text
-from simec_vision.cli.saved import Pretrained, data_of, load_pretrained, pretrained_run, run_options
+from simec_vision.cli.saved import Pretrained, command_of, data_of, load_pretrained, pretrained_run, run_options
 from simec_vision.datamodules.image_data import ImageDataModule
 from simec_vision.files import write_json
 from simec_vision.finetuning import embed_all
@@ -59,12 +59,14 @@ def evaluate_embedding(
         seed: Seed of all draws.
         out: Folder, new or empty; default: the next free runs/embedding.
     """
+    _check_options(per_class, tries, neighbours, at, matched, probe, seed)
     source = pretrained_run(model, or_classifier=True)
     pretrained, data = load_pretrained(source), data or data_of(source)
     check_images(pretrained, data)
-    check_held_out(data, "validation", "test")
+    data.use_only(run_options(source).keep or {})
     label = label or data.label
     data.use_labels(label)
+    check_held_out(data, "validation", "test")
     folder = open_run(out, "embedding")
     parts = {name: embedded(pretrained, data, data.subset(name)) for name in ("train", "validation", "test")}
     random = np.random.default_rng(seed)
@@ -73,11 +75,23 @@ def evaluate_embedding(
     summary["probe"] = _probe(parts, probe, random)
     summary["retrieval"] = retrieval(*parts["test"], at)
     summary["kernel_pca"] = _kernel_pca(data, parts["test"][0], data.subset("test"), matched)
-    if (source / "model" / "model.json").is_file():
+    if command_of(source) == "pretrain":
         summary["similarity"] = _similarities(SimilarityModel.load(source / "model"), source, data)
     write_text(folder / "config.yaml", config)
     write_json(folder / "summary.json", summary)
     print("\n".join([*_told(summary), f"Saved {folder}"]))
+
+
+def _check_options(
+    per_class: Sequence[int], tries: int, neighbours: int, at: Sequence[int], matched: int, probe: int | None, seed: int
+) -> None:  # fmt: skip
+    for name, values in (("per_class", per_class), ("at", at)):
+        if not values or min(values) < 1:
+            raise InputError(f"Expected {name} as a list of numbers of at least 1, got {list(values)}")
+    numbers = {"tries": (tries, 1), "neighbours": (neighbours, 1), "matched": (matched, 3), "seed": (seed, 0)}
+    for name, (value, least) in {**numbers, "probe": (10 if probe is None else probe, 10)}.items():
+        if value < least:
+            raise InputError(f"Expected {name} of at least {least}, got {value}")
 
 
 def embedded(pretrained: Pretrained, data: ImageDataModule, index: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
@@ -95,9 +109,10 @@ def _neighbours(
     """Classify test images by their nearest among some of each class, several times."""
     (embeddings, labels), test = parts["train"], parts["test"]
     smallest = int(labels.unique(return_counts=True)[1].min())
-    if not max(per_class, default=0) > 0 or min(per_class) < 1 or tries < 1 or neighbours < 1:
-        told = f"{list(per_class)}, {tries} and {neighbours}"
-        raise InputError(f"Expected per_class, tries and neighbours of at least 1, got {told}")
+    if min(per_class) > smallest:
+        raise InputError(
+            f"Expected per_class of at most {smallest}, the images of the smallest class, got {min(per_class)}"
+        )
     result = {}
     for count in (count for count in per_class if count <= smallest):
         accuracies = []
@@ -131,8 +146,6 @@ def _kernel_pca(
     from sklearn.decomposition import KernelPCA
 
     count = min(most, len(items))
-    if count < 3:
-        raise InputError(f"Expected matched of at least 3 held-out images, got {count}")
     pixels = data.normalised(items[:count]).flatten(1).numpy()
     components = min(embeddings.shape[1], count - 1)
     other = KernelPCA(components, kernel="linear").fit_transform(pixels.astype(np.float64))
@@ -143,7 +156,8 @@ def _kernel_pca(
 def _similarities(model: SimilarityModel, source: Any, data: ImageDataModule) -> dict[str, dict[str, float]]:
     """Compare each head's predictions, and dot products of embeddings, with target similarities of test images."""
     options: Any = run_options(source)
-    given = getattr(options, "similarities", None) or data.similarities()
+    given = options.similarities or options.data.similarities()
+    shown = torch.sigmoid if options.objective.loss == "bce" else torch.nn.Identity()
     result: dict[str, dict[str, float]] = {}
     model.eval()
     for name in model.heads:
@@ -158,7 +172,7 @@ def _similarities(model: SimilarityModel, source: Any, data: ImageDataModule) ->
         for part in _chunks(test):
             index, embedding = torch.from_numpy(part), model.embed(data.normalised(part))
             rows = target(index)
-            matches[""].update(model.head(name)(embedding), rows, index)
+            matches[""].update(shown(model.head(name)(embedding)), rows, index)
             matches["dot_product"].update(embedding @ others.T, rows, index)
         for kind, match in matches.items():
             result[f"{name}/{kind}" if kind else name] = match.compute()

@@ -94,7 +94,7 @@ def finetune(
         config = with_option(config, name, value)
     if isinstance(seed, int):
         pl.seed_everything(seed, verbose=False)
-    pretrained = load_pretrained(source) if source else _untrained(encoder, data)
+    pretrained = load_pretrained(source) if source else _untrained(fitting_encoder(encoder, data), data)
     check_images(pretrained, data)
     data.use_only(keep or {})
     if isinstance(labels, list) or isinstance(seed, list):
@@ -121,7 +121,7 @@ def finetune(
         pretrained.encoder,
         pretrained.embedding_dim,
         classes,
-        {**pretrained.about, "label": label or data.label},
+        {**pretrained.about, "label": label or data.label, "pretraining": pretrained.name},
         *((_scale(pretrained.encoder, data), "zero") if classifier_start == "scaled" else (1.0, "random")),
     )
     trainer, optimisation = apply_speed(fast, trainer, optimisation, data)
@@ -145,8 +145,7 @@ def _source(
     return source, data or data_of(source)
 
 
-def _untrained(encoder: Encoder | None, data: ImageDataModule) -> Pretrained:
-    encoder = fitting_encoder(encoder, data)
+def _untrained(encoder: Encoder, data: ImageDataModule) -> Pretrained:
     return Pretrained(encoder, encoder.embedding_dim, about(data, {}))
 
 

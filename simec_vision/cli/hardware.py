@@ -69,7 +69,8 @@ def keep_memory(sizes: tuple[int, int] = KEPT) -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # another system, or another C library
         return False
-    return all(mallopt(parameter, size) for parameter, size in zip((TRIM, MMAP), sizes, strict=True))
+    # An old glibc refuses large blocks, and one told to trim alone would no longer adapt to the blocks that come.
+    return bool(mallopt(MMAP, sizes[1]) or mallopt(MMAP, USUAL[1])) and bool(mallopt(TRIM, sizes[0]))
 
 
 @contextmanager

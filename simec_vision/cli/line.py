@@ -7,19 +7,19 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from simec_vision.cli.building import check_held_out, check_images, reference_index
 from simec_vision.cli.runs import open_run, write_text
-from simec_vision.cli.saved import command_of, data_of, pretrained_run, run_options
+from simec_vision.cli.saved import command_of, data_of, load_pretrained, pretrained_run, run_options
 from simec_vision.datamodules.image_data import ImageDataModule
 from simec_vision.encoders import build_encoder
 from simec_vision.files import write_json
 from simec_vision.finetuning import Classifier
 from simec_vision.heads import SimilarityHead
 from simec_vision.items import InputError
-from simec_vision.losses import masked_mse
+from simec_vision.losses import ELEMENTWISE, known_mean, known_sums
 from simec_vision.model import SimilarityModel
 
 BATCH = 256
@@ -42,8 +42,9 @@ def evaluate_line(
 ) -> None:
     """Measure the loss at weights (1 − α) · model + α · other, from below one solution to beyond the other.
 
-    After Goodfellow et al. 2015 (arXiv 1412.6544). Two pretrainings are compared by the mean squared error of predicted
-    similarities, two fine-tunings by cross-entropy; statistics of batch normalisation are taken along the line, too.
+    After Goodfellow et al. 2015 (arXiv 1412.6544). Two pretrainings are compared by their loss of predicted
+    similarities, two fine-tunings by cross-entropy on the images that the second one was tuned on. Statistics of batch
+    normalisation are taken along the line, too; a variance that would be negative beyond a solution is 0 there.
 
     Args:
         config: All options as YAML, for the output folder.
@@ -65,9 +66,11 @@ def evaluate_line(
         )
     run = pretrained_run(other, or_classifier=True)
     start = None if model is None else pretrained_run(model, or_classifier=True)
+    options = run_options(run)
     data = data or data_of(run)
+    check_images(load_pretrained(run), data)
+    data.use_only(options.keep or {})
     first, second, loss = _solutions(start, run, data, seed)
-    check_images(first, data)
     check_held_out(data, "test")
     random = np.random.default_rng(seed)
     items = {name: random.permutation(data.subset(name))[:images] for name in ("train", "test")}
@@ -112,26 +115,29 @@ def _random(model: Any, seed: int) -> Any:
 
 
 def _classifier_loss(classifier: Classifier, run: Path, data: ImageDataModule) -> Loss:
-    classes = data.use_labels(classifier.about.get("label", data.label))
-    if not set(classifier.classes) <= set(classes):
+    options = run_options(run)
+    classes = data.use_labels(classifier.about.get("label", data.label), options.labels, options.seed)
+    if set(classifier.classes) != set(classes):
         raise InputError(f"Expected data with the classes {classifier.classes}, got {classes}")
-    codes = torch.tensor([classifier.classes.index(name) if name in classifier.classes else -1 for name in classes])
+    codes = torch.tensor([classifier.classes.index(name) for name in classes])
 
     def loss(model: Any, items: NDArray[np.int64]) -> float:
         labels = codes[data.labels[torch.from_numpy(items)]]
-        return float(F.cross_entropy(model(data.normalised(items)), labels, ignore_index=-1, reduction="sum"))
+        return float(F.cross_entropy(model(data.normalised(items)), labels, reduction="sum"))
 
     return loss
 
 
 def _similarity_loss(model: SimilarityModel, run: Path, data: ImageDataModule) -> Loss:
-    given = getattr(run_options(run), "similarities", None) or data.similarities()
+    options = run_options(run)
+    given = options.similarities or options.data.similarities()
+    elementwise = ELEMENTWISE[options.objective.loss]
     targets = {name: given[name].bind(data.items, reference_index(model, name, data)) for name in model.heads}
 
     def loss(model: Any, items: NDArray[np.int64]) -> float:
         index = torch.from_numpy(items)
         predicted = model(data.normalised(items))
-        losses = [masked_mse(predicted[name], target(index)) for name, target in targets.items()]
+        losses = [known_mean(*known_sums(elementwise, predicted[name], t(index))) for name, t in targets.items()]
         return float(torch.stack(losses).sum()) * len(items)
 
     return loss
@@ -143,7 +149,7 @@ def _losses(
 ) -> dict[str, float]:
     """Measure the mean loss of each split's items at a place on the line."""
     weights = {
-        name: torch.lerp(part, other, alpha) if part.is_floating_point() else part
+        name: _between(name, part, other, alpha)
         for (name, part), other in zip(first.state_dict().items(), second.state_dict().values(), strict=True)
     }
 
@@ -151,6 +157,13 @@ def _losses(
         return torch.func.functional_call(first, weights, arguments)
 
     return {name: _mean(at_place, index, loss) for name, index in items.items()}
+
+
+def _between(name: str, part: Tensor, other: Tensor, alpha: float) -> Tensor:
+    if not part.is_floating_point():
+        return part
+    place = torch.lerp(part, other, alpha)
+    return place.clamp(min=0) if name.endswith("running_var") else place
 
 
 def _mean(model: Any, items: NDArray[np.int64], loss: Loss) -> float:

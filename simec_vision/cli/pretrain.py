@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 
 from simec_vision.baselines import blind_match
 from simec_vision.cli.building import (
+    HeadStart,
     References,
     bind_targets,
     build_model,
@@ -37,7 +38,7 @@ def pretrain(
     keep: dict[str, list[str]] | None = None,
     objective: Objective = Objective(),
     optimisation: Optimisation = Optimisation(lr_batch=256),
-    head_start: Literal["random", "eigen"] = "random",
+    head_start: HeadStart = "random",
     head_frozen: bool = False,
     head_sharded: bool = False,
     seed: int = 0,
@@ -61,7 +62,8 @@ def pretrain(
         keep: Attribute → values, such as '{label: [cat, dog]}': only items that have one of them are used.
         objective: What is minimised.
         optimisation: Optimiser and learning-rate schedule.
-        head_start: Start heads at random, or from the eigendecomposition of the references' own similarities.
+        head_start: Start heads at small random numbers, from the eigendecomposition of the references' own
+            similarities, or as PyTorch starts linear layers, which the original did.
         head_frozen: Keep the heads as they start.
         head_sharded: Let each of several processes hold only some rows of the heads, for more references than one
             device has room for (DDP).

@@ -10,11 +10,14 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint
 
 from simec_vision.files import replacing
 from simec_vision.items import InputError
 from simec_vision.optimisation import Optimisation
+
+BETWEEN = 5
+"""How often a run is saved between two validations that are at least as many epochs apart."""
 
 CHOSEN = "SIMEC_VISION_RUN"
 """Environment variable by which the first process tells those it starts which folder it chose."""
@@ -100,6 +103,23 @@ class BestCheckpoint(ModelCheckpoint):
         )
 
 
+class LastCheckpoint(Checkpoint):
+    """Keep the checkpoint of an interrupted run fresh between validations that are many epochs apart.
+
+    Args:
+        path: The file, the one that :class:`BestCheckpoint` writes, too.
+        every: How many epochs apart.
+    """
+
+    def __init__(self, path: Path, every: int) -> None:
+        self.path, self.every = path, every
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write a checkpoint, when all else of the epoch is done."""
+        if (trainer.current_epoch + 1) % self.every == 0:
+            trainer.save_checkpoint(self.path)
+
+
 class MetricsTable(Callback):
     """Keep ``metrics.csv``: a row an epoch with every logged metric, learning rate, seconds, images per second.
 
@@ -117,10 +137,18 @@ class MetricsTable(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Read the rows of the epochs that a resumed run has behind it."""
+        self._read(trainer.current_epoch)
+        self._begun = time.perf_counter() - self.seconds
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Read the rows of a resumed run that had nothing left to train, and so never started."""
+        if not self.rows:
+            self._read(trainer.current_epoch)
+
+    def _read(self, epochs: int) -> None:
         if self.path.exists():
             with open(self.path, newline="") as file:
-                self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < trainer.current_epoch]
-        self._begun = time.perf_counter() - self.seconds
+                self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < epochs]
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
@@ -183,7 +211,7 @@ def make_trainer(
     if options.get("enable_checkpointing") is False:
         monitor = None
     every = options.get("check_val_every_n_epoch") or 1
-    more = [_checkpoints(run, monitor, mode, every)] if monitor else []
+    more = _checkpoints(run, monitor, mode, every) if monitor else []
     logger = _tensorboard(run) if tensorboard else False
     try:
         own = {"default_root_dir": run, "logger": logger, "callbacks": [*callbacks, *more]}
@@ -207,12 +235,13 @@ def _plugins(given: Any) -> list[Any]:
     return [AtomicCheckpoints(), *(plugin for plugin in several if plugin is not None)]
 
 
-def _checkpoints(run: Path, monitor: str, mode: str, every: int) -> ModelCheckpoint:
+def _checkpoints(run: Path, monitor: str, mode: str, every: int) -> list[Callback]:
+    """Keep ``best`` and ``last`` of epochs that are validated, and ``last`` in between where these are far apart."""
     # Written when all of an epoch is done, or a resumed run would repeat or lose part of it.
-    return BestCheckpoint(
-        run / "checkpoints", filename="best", monitor=monitor, mode=mode, save_last=True,
-        enable_version_counter=False, save_on_train_epoch_end=True, every_n_epochs=every,
-    )  # fmt: skip
+    always: dict[str, Any] = {"save_last": True, "enable_version_counter": False, "save_on_train_epoch_end": True}
+    folder = run / "checkpoints"
+    best = BestCheckpoint(folder, filename="best", monitor=monitor, mode=mode, every_n_epochs=every, **always)
+    return [best, LastCheckpoint(folder / "last.ckpt", every // BETWEEN)] if every >= BETWEEN else [best]
 
 
 def _tensorboard(run: Path) -> Any:

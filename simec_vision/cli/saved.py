@@ -25,7 +25,8 @@ class Pretrained:
         encoder: Maps images to embeddings ``(batch, embedding)``.
         embedding_dim: Length of an embedding.
         about: What a model knows besides: how images are normalised, among others.
-        name: What it was pretrained on: ``simec_<heads>``, ``labels``, ``ae_full``, ``ae_linear`` or ``none``.
+        name: What it was pretrained on: ``simec_<heads>``, ``labels``, ``simec_<heads>_labels`` (first on similarities,
+            then on labels), ``ae_full``, ``ae_linear`` or ``none``.
     """
 
     encoder: nn.Module
@@ -47,8 +48,10 @@ def load_pretrained(run: Path) -> Pretrained:
     """
     if (run / "model" / DESCRIPTION).is_file():
         classifier = Classifier.load(run / "model")
-        about = {name: value for name, value in classifier.about.items() if name != "label"}
-        return Pretrained(classifier.encoder, classifier.linear.in_features, about, "labels")
+        about = {name: value for name, value in classifier.about.items() if name not in ("label", "pretraining")}
+        before = classifier.about.get("pretraining", "none")
+        name = "labels" if before == "none" else f"{before}_labels"
+        return Pretrained(classifier.encoder, classifier.linear.in_features, about, name)
     model = SimilarityModel.load(run / "model")
     name = model.about.get("pretraining", "simec_" + "_".join(model.heads))
     return Pretrained(model.encoder, model.embedding_dim, model.about, name)
@@ -87,6 +90,8 @@ def _checked(run: Path, or_classifier: bool) -> Path:
             f"Expected --model to name the run folder of a finished pretraining, "
             f"but there is no {run / 'model' / 'model.json'}"
         )
+    if not or_classifier and not read_description(run / "model" / "model.json", {"heads"})["heads"]:
+        raise InputError(f"Expected --model to name a pretraining on similarities, but {run} is an auto-encoder's")
     return run
 
 

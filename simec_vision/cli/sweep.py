@@ -152,4 +152,5 @@ def _run(command: str, run: Path) -> None:
     if run.is_dir() and not interrupted:
         shutil.rmtree(run)  # it had not got as far as its first checkpoint
     where = ["--resume", str(run)] if interrupted else ["--config", str(options_file(run)), "--out", str(run)]
-    run_here(command_function(command), DEFAULTS[command], where)
+    # On several GPUs Lightning would start this program anew, the whole sweep, for each of them.
+    run_here(command_function(command), DEFAULTS[command], [*where, "--trainer.devices", "1"])

@@ -179,7 +179,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         if self._kept is not None:
             codes, names = _occurring(np.where(self._kept, codes, -1), names)
         self._labels = torch.from_numpy(codes)
-        self._train = _nested_subset(self.split("train")[codes[self.split("train")] >= 0], count, seed)
+        self._train = nested_subset(self.split("train")[codes[self.split("train")] >= 0], count, seed)
         return names
 
     @property
@@ -279,7 +279,12 @@ def _occurring(codes: NDArray[np.int64], names: list[str]) -> tuple[NDArray[np.i
     return renumbered - unknown, [names[code] for code in used[unknown:]]
 
 
-def _nested_subset(candidates: NDArray[np.int64], count: int | None, seed: int) -> NDArray[np.int64]:
+def nested_subset(candidates: NDArray[np.int64], count: int | None, seed: int) -> NDArray[np.int64]:
+    """Give the first of a seeded permutation of items, all where no count is given.
+
+    Raises:
+        InputError: if there are fewer.
+    """
     if count is None:
         return candidates
     if not 0 < count <= len(candidates):

@@ -4,18 +4,21 @@ After notebook 08 of Horn's simec (2020), which compared ten ways to pretrain th
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 from typing import Any, Literal
 
-from simec_vision.cli.building import fitting_encoder
-from simec_vision.cli.runs import open_run
+from simec_vision.cli.building import check_held_out, fitting_encoder
+from simec_vision.cli.sweep import check_choices
 from simec_vision.datamodules import DrawnShoes
-from simec_vision.datamodules.image_data import ImageDataModule
-from simec_vision.encoders import Encoder
+from simec_vision.datamodules.cifar10 import CLASSES
+from simec_vision.datamodules.image_data import ImageDataModule, nested_subset
+from simec_vision.decoders import MirrorAutoEncoder
+from simec_vision.encoders import ENCODERS, CifarCNN, Encoder
 from simec_vision.experiments.few_labels_report import write_report
 from simec_vision.experiments.recipes import LARGE, RECIPES, Recipe, epochs_for, kind, tuning_options
-from simec_vision.experiments.study import Line, Options, Pretrained, Study, Tuned, keep_options
+from simec_vision.experiments.study import Line, Options, Pretrained, Study, Tuned, open_study
 from simec_vision.items import InputError, nearest
 from simec_vision.similarities import Similarity
 
@@ -38,6 +41,7 @@ DEFAULTS = {
 }
 """Protocol → the variants that are compared unless told otherwise."""
 
+LABELS, SEEDS = [25, 50, 100, 250, 500, 1000, 5000], [11, 12, 13]
 QUICK: Options = {"labels": [20, 300], "seeds": [11, 12], "epochs": 12, "tuning_epochs": 10}
 QUICK_VARIANTS = {**DEFAULTS, "all_labels": ["none", "labels", "simec_mix_0.5", "simec_classes"]}
 SHOES: Options = {"count": 1500, "size": 48}
@@ -51,8 +55,8 @@ def few_labels(
     protocol: Protocol = "all_labels",
     variants: list[str] | None = None,
     recipe: Literal["original", "best"] = "best",
-    labels: list[int] = [25, 50, 100, 250, 500, 1000, 5000],  # noqa: B006  # never changed, and the parser shows it
-    seeds: list[int] = [11, 12, 13],  # noqa: B006
+    labels: list[int] = LABELS,
+    seeds: list[int] = SEEDS,
     label: str | None = None,
     similarities: dict[str, Similarity] | None = None,
     references: int = 3000,
@@ -72,7 +76,7 @@ def few_labels(
         data: Where images come from: DrawnShoes, Zappos50K, CIFAR10, ImageTable or your own class.
         config: All options as YAML, for the study's folder.
         trainer: Options of Lightning's Trainer for all runs.
-        encoder: CifarCNN, ShoeCNN, PlainCNN, ResidualNet, TorchvisionEncoder, MLP or your own; default: PlainCNN.
+        encoder: CifarCNN, ShoeCNN, PlainCNN, ResidualNet, TorchvisionEncoder or MLP; default: PlainCNN.
         protocol: What pretraining may see: all labels (few are simulated, as in the original), labels of other classes
             than those that are tuned on, or no class label.
         variants: Which ways to pretrain: none, labels, ae_linear, ae_full, simec_linear, simec_mix_W (W of the pixels'
@@ -86,10 +90,11 @@ def few_labels(
         known_classes: Classes that pretraining sees under disjoint_classes; default: the first half by name.
         epochs: Of pretraining; default: the recipe's.
         tuning_epochs: Of fine-tuning; default: the recipe's.
-        choose: Take the epoch of fine-tuning, and fine-tuned encoder or linear probe, by validation images, whose labels
-            are counted; or the last epoch, and the probe where a pretrained encoder meets fewer than 4000 labels.
+        choose: Take the epoch of fine-tuning, and fine-tuned encoder or linear probe, by validation images, whose
+            labels are counted; or the last epoch, and the probe where a pretrained encoder meets fewer than 4000.
         processes: Runs at once; each has its share of the processor's threads.
-        quick: A version that takes a minute, on fewer and smaller drawn shoes unless other data are given.
+        quick: A version that takes a minute, with fewer labels, seeds and epochs, and on fewer and smaller drawn shoes,
+            unless others are given.
         out: Folder of the study, new, empty or of the same study, which may grow by labels, seeds and variants;
             default: runs/few_labels.
     """
@@ -97,57 +102,135 @@ def few_labels(
 
     given = yaml.safe_load(config)
     data, given = quick_data(data, given) if quick else (data, given)
-    chosen = replace(RECIPES[recipe], **_changes(RECIPES[recipe], epochs, tuning_epochs, quick))
+    labels = QUICK["labels"] if quick and labels == LABELS else labels
+    seeds = QUICK["seeds"] if quick and seeds == SEEDS else seeds
+    chosen = _changed(RECIPES[recipe], epochs, tuning_epochs, quick)
     data.prepare_data()
+    encoder = fitting_encoder(encoder, data)
     names = variants or (QUICK_VARIANTS if quick else DEFAULTS)[protocol]
-    _check_variants(names, protocol)
-    shared = _shared(given, fitting_encoder(encoder, data), label or data.label)
-    parts = _parts(data, shared["label"], protocol, known_classes)
-    counts = check_counts(data, shared["label"], parts[1], QUICK["labels"] if quick else labels)
-    folder = open_run(out or "runs/few_labels", "few_labels", resume=True)
-    references = min(references, len(data.split("train")) // 2)
+    check_choices({"labels": labels, "seeds": seeds, "variants": names}, processes)
+    _check_variants(names, encoder, data, protocol)
+    shared = _shared(given, encoder, label or data.label)
+    _check_knowledge(names, protocol, shared["label"], similarities or _suggested(data, names))
+    check_study(given, encoder, data, choose)
+    kept, tuned = _parts(data, shared["label"], protocol, known_classes)
+    check_labels(data, shared["label"], tuned, labels, seeds)
+    folder = open_study(out, "few_labels", config)
+    some = min(references, _known_items(data, shared["label"], kept))
     study = Study(
         folder,
-        [_pretrained(name, chosen, shared, parts[0], references, given) for name in names],
+        [_pretrained(name, chosen, shared, kept, some, given) for name in names],
         [
-            Tuned(name, count, seed, _tuned(chosen, shared, parts[1], count, choose))
-            for name in names for count in counts for seed in (QUICK["seeds"] if quick else seeds)
+            Tuned(name, count, seed, _tuned(chosen, shared, tuned, count, choose))
+            for name in names for count in labels for seed in seeds
         ],
         lambda tuning, own, before: to_line(tuning, own, before, recipe, protocol),
     )  # fmt: skip
-    keep_options(folder, config)
     print(f"Few labels in {folder}: {len(study.pretrainings)} ways to pretrain, {len(study.tunings)} runs", flush=True)
     lines = study.run(processes, folder / "few_labels.jsonl")
-    print(write_report(folder, lines, _original_table(data, shared, protocol)))
+    whole = not quick and chosen == RECIPES[recipe]
+    print(write_report(folder, lines, whole and _original_task(data, encoder, shared["label"], protocol)))
 
 
 def quick_data(
     data: ImageDataModule, given: Options, shoes: Options = SHOES
 ) -> tuple[ImageDataModule, Options]:  # fmt: skip
     """Take fewer and smaller drawn shoes, where the user gave no other data, and say so in the options."""
-    if not isinstance(data, DrawnShoes):
+    usual = DrawnShoes()
+    if not isinstance(data, DrawnShoes) or (data.count, data.edge) != (usual.count, usual.edge):
         return data, given
     path = f"{DrawnShoes.__module__}.{DrawnShoes.__name__}"
     return DrawnShoes(**shoes), {**given, "data": {"class_path": path, "init_args": shoes}}
 
 
-def _changes(recipe: Recipe, epochs: int | None, tuning: int | None, quick: bool) -> Options:
-    """Say what differs from a recipe; few images need smaller batches."""
-    told = {name: value for name, value in {"epochs": epochs, "tuning_epochs": tuning}.items() if value}
-    if not quick:
-        return told
-    small = {"batches": {**recipe.batches, "size": min(64, recipe.batches["size"])}}
-    return {"epochs": QUICK["epochs"], "tuning_epochs": QUICK["tuning_epochs"], **small, **told}
+def _changed(recipe: Recipe, epochs: int | None, tuning: int | None, quick: bool) -> Recipe:
+    """Give a recipe with other numbers of epochs; few images need smaller batches.
+
+    Raises:
+        InputError: for fewer epochs than 1.
+    """
+    told = {name: value for name, value in {"epochs": epochs, "tuning_epochs": tuning}.items() if value is not None}
+    if min(told.values(), default=1) < 1:
+        raise InputError(f"Expected epochs and tuning_epochs of at least 1, got {epochs} and {tuning}")
+    small = {"batches": {**recipe.batches, "size": min(64, recipe.batches["size"])}} if quick else {}
+    usual = {name: QUICK[name] for name in ("epochs", "tuning_epochs")} if quick else {}
+    return replace(recipe, **{**usual, **small, **told})
 
 
-def _check_variants(names: Sequence[str], protocol: str) -> None:
+def _check_variants(names: Sequence[str], encoder: Encoder, data: ImageDataModule, protocol: str) -> None:
     for name in names:
         if name not in VARIANTS and not MIXED.fullmatch(name):
             raise InputError(f"Expected a way to pretrain, got {name!r}: {nearest(name, VARIANTS)}")
         if protocol == "other_knowledge" and (name in SEES_CLASSES or MIXED.fullmatch(name)):
             raise InputError(f"Expected ways to pretrain without class labels for {protocol}, got {name!r}")
-    if len(set(names)) < len(names):
-        raise InputError(f"Expected every way to pretrain once, got {', '.join(names)}")
+    if "ae_full" in names:
+        MirrorAutoEncoder(encoder, data.size)  # says so if it cannot
+
+
+def _suggested(data: ImageDataModule, names: Sequence[str]) -> dict[str, Similarity]:
+    return data.similarities() if "simec_own" in names else {}
+
+
+def _check_knowledge(names: Sequence[str], protocol: str, label: str, own: Mapping[str, Similarity]) -> None:
+    """Make sure that the user's similarities do not know the class where nothing else may.
+
+    Raises:
+        InputError: naming the head whose similarity does.
+    """
+    if "simec_own" not in names or protocol != "other_knowledge":
+        return
+    for head, similarity in own.items():
+        if label in attributes_of(similarity):
+            raise InputError(
+                f"Expected similarities that do not know {label!r} for {protocol}, but that of head {head!r} does: "
+                "give others by --similarities, or leave simec_own out of --variants"
+            )
+
+
+def attributes_of(similarity: Similarity) -> set[str]:
+    """Give the attributes that a similarity compares, those of its parts among them."""
+    own = getattr(similarity, "attribute", None)
+    parts = [attributes_of(part) for part in getattr(similarity, "similarities", ())]
+    return set().union(*parts, {own} if isinstance(own, str) else ())
+
+
+def check_study(given: Options, encoder: Encoder, data: ImageDataModule, choose: str) -> None:
+    """Make sure that a study can be made and that its test images choose nothing.
+
+    Raises:
+        InputError: if not.
+    """
+    if type(encoder).__name__ not in ENCODERS:
+        raise InputError(f"Expected one of the package's encoders for a study, got {type(encoder).__name__}")
+    if given["trainer"].get("max_epochs") is not None:
+        raise InputError("Expected no trainer.max_epochs, as a study has its own: give epochs or tuning_epochs")
+    if choose == "validation" and "test" not in data.loaded.splits:
+        raise InputError("Expected a test split beside the validation images, which choose epochs: add one")
+    check_held_out(data, "validation", "test")
+
+
+def _known_items(data: ImageDataModule, label: str, kept: Options) -> int:
+    """Count the training items that may be references: labelled ones, of the classes that are kept."""
+    items = data.split("train")
+    known = data.items.has(label, kept[label]) if kept else data.items.classes(label)[0] >= 0
+    return int(known[items].sum())
+
+
+def check_labels(
+    data: ImageDataModule, label: str, kept: Options, labels: Sequence[int], seeds: Sequence[int]
+) -> None:  # fmt: skip
+    """Make sure that there are so many labels, of at least two classes, whatever the seed.
+
+    Raises:
+        InputError: naming the number that cannot be.
+    """
+    codes, items = data.items.classes(label)[0], data.split("train")
+    known = items[(data.items.has(label, kept[label]) if kept else codes >= 0)[items]]
+    for count, seed in product(labels, seeds):
+        if not 0 < count <= len(known):
+            raise InputError(f"Expected labels between 1 and {len(known)}, the labelled training images, got {count}")
+        if len(set(codes[nested_subset(known, count, seed)])) < 2:
+            raise InputError(f"Expected labels of two or more classes, got {count} of one with seed {seed}: take more")
 
 
 def _shared(given: Options, encoder: Encoder, label: str) -> Options:
@@ -170,25 +253,16 @@ def _parts(data: ImageDataModule, label: str, protocol: str, known: Sequence[str
     return {label: known}, {label: rest}
 
 
-def check_counts(data: ImageDataModule, label: str, kept: Options, labels: Sequence[int]) -> list[int]:
-    """Check the numbers of labels."""
-    items = data.split("train")
-    most = int(sum((data.items.classes(label)[0] >= 0)[items]))
-    if kept:
-        most = int(sum(data.items.has(label, kept[label])[items]))
-    for count in labels:
-        if not 0 < count <= most:
-            raise InputError(f"Expected labels between 1 and {most}, the labelled training images, got {count}")
-    return list(labels)
-
-
 def _pretrained(
     name: str, recipe: Recipe, shared: Options, kept: Options, references: int, given: Options
 ) -> Pretrained:
     """Say how a variant is pretrained."""
-    data = {**shared["data"], "init_args": {**shared["data"].get("init_args", {}), "batches": recipe.batches}}
-    # The last epoch counts, as in the original: to validate each of them would cost more than it tells.
-    trainer = {**shared["trainer"], "max_epochs": recipe.epochs, "check_val_every_n_epoch": recipe.epochs}
+    own = shared["data"].get("init_args", {})
+    batches = {**own.get("batches", {}), **recipe.batches}
+    data = {**shared["data"], "init_args": {**own, "batches": batches}}
+    # The last epoch counts: to validate each of them would cost more than it tells.
+    ends = {"max_epochs": recipe.epochs, "check_val_every_n_epoch": recipe.epochs}
+    trainer = {**shared["trainer"], **recipe.trainer, **ends}
     options = {
         "data": data,
         "encoder": shared["encoder"],
@@ -199,16 +273,17 @@ def _pretrained(
     if name == "none":
         return Pretrained(name, "", {})
     if name == "labels":
-        batches = {"batches": recipe.batches, "probe": False, "classifier_start": recipe.tuning["classifier_start"]}
+        start = {"batches": batches, "probe": False, "classifier_start": recipe.tuning["classifier_start"]}
         data = {"data": shared["data"], "label": shared["label"], "labels": None, "seed": 0, "choose": "last"}
-        return Pretrained(name, "finetune", {**options, **data, **batches})
+        return Pretrained(name, "finetune", {**options, **data, **start})
     if kind(name) == "ae":
         return Pretrained(name, "pretrain autoencoder", {**options, "decoder": name.removeprefix("ae_")})
     objective = {**recipe.objective}
     if name in recipe.orthogonality:
         objective["orthogonality_penalty"] = recipe.orthogonality[name]
     similar = {"similarities": similarities_of(name, shared["label"], given), "references": references}
-    return Pretrained(name, "pretrain", {**options, **similar, "objective": objective, "heatmaps": False})
+    how = {"objective": objective, "head_start": recipe.head_start, "heatmaps": False}
+    return Pretrained(name, "pretrain", {**options, **similar, **how})
 
 
 def similarities_of(variant: str, label: str, given: Options) -> Options | None:
@@ -226,7 +301,7 @@ def similarities_of(variant: str, label: str, given: Options) -> Options | None:
 
 def _tuned(recipe: Recipe, shared: Options, kept: Options, labels: int, choose: str) -> Options:
     """Say how an encoder is tuned on so many labels."""
-    trainer = {**shared["trainer"], "max_epochs": epochs_for(recipe, labels)}
+    trainer = {**shared["trainer"], **recipe.trainer, "max_epochs": epochs_for(recipe, labels)}
     if recipe.validated and choose == "validation":
         trainer["check_val_every_n_epoch"] = 1
     return {**shared, **tuning_options(recipe, labels), "keep": kept or None, "choose": choose, "trainer": trainer}
@@ -261,9 +336,7 @@ def _probe_counts(tuning: Tuned, own: Any) -> bool:
     return tuning.pretraining != "none" and tuning.labels < LARGE
 
 
-def _original_table(data: ImageDataModule, shared: Options, protocol: str) -> bool:
+def _original_task(data: ImageDataModule, encoder: Encoder, label: str, protocol: str) -> bool:
     """Say whether the original's numbers are those of the same task: its CNN, CIFAR-10, all labels."""
-    from simec_vision.datamodules.cifar10 import CLASSES
-
-    same = sorted(CLASSES) == data.items.classes(shared["label"])[1]
-    return same and shared["encoder"]["class_path"].endswith("CifarCNN") and protocol == "all_labels"
+    same = sorted(CLASSES) == data.items.classes(label)[1] and protocol == "all_labels"
+    return same and isinstance(encoder, CifarCNN) and encoder.options == CifarCNN().options

@@ -14,6 +14,7 @@ from simec_vision.experiments.results import (
     means,
     original,
     original_means,
+    repeats,
     write_csv,
 )
 from simec_vision.experiments.study import Line
@@ -107,17 +108,6 @@ def _shrinks(ours: Means, few: int, many: int) -> Iterator[Check]:
             gains = [cells[count][0] - none[count][0] for count in (few, many)]
             claim = f"the gain of {name} over none is smaller with {many} labels than with {few}"
             yield Check(claim, "smaller", f"{gains[0]:+.2f}, then {gains[1]:+.2f}", gains[1] < gains[0])
-
-
-def repeats(ours: Means, theirs: Means) -> Iterator[Check]:
-    """Check each accuracy against the original's: within 2 standard deviations (the larger of both), or 2 points."""
-    for name, cells in ours.items():
-        for count, (mean, std) in cells.items():
-            if count in theirs.get(name, {}):
-                other, other_std = theirs[name][count]
-                within = max(2.0, 2 * max(std, other_std))
-                claim, expected = f"{name} with {count} labels repeats the original", f"{other:.2f} ± {within:.2f}"
-                yield Check(claim, expected, f"{mean:.2f}", abs(mean - other) <= within)
 
 
 def improves(ours: Means, theirs: Means) -> Iterator[Check]:

@@ -17,10 +17,13 @@ class Recipe:
         optimisation: Of pretraining; options of :class:`simec_vision.optimisation.Optimisation`.
         own: Kind of pretraining (``labels``, ``ae``, ``simec_linear``, …) → options of its optimisation that differ.
         objective: Of pretraining on similarities; options of :class:`simec_vision.objective.Objective`.
+        head_start: How heads start, an option of ``pretrain``.
+        trainer: Options of Lightning's Trainer, for all runs.
         orthogonality: The orthogonality penalty of pretraining on similarities that differs by variant.
         tuning: Options of ``finetune``.
         tuning_epochs: Of fine-tuning; 0 leaves them to :func:`epochs_for`.
-        validated: Validate after every epoch of fine-tuning, not only as often as is worth it.
+        validated: Validate after every epoch of fine-tuning, not only as often as is worth it, and tune on batches of
+            one size however many labels there are.
     """
 
     epochs: int
@@ -28,6 +31,8 @@ class Recipe:
     optimisation: Options
     own: dict[str, Options]
     objective: Options
+    head_start: str
+    trainer: Options
     orthogonality: dict[str, float]
     tuning: Options
     tuning_epochs: int
@@ -46,6 +51,8 @@ ORIGINAL = Recipe(
     optimisation={**ADAM, "schedule": "plateau", "patience": 5, "plateau_start": 4, "lr": 1e-4},
     own={"labels": {**PLATEAU, "lr": 1e-3}, "ae": {**PLATEAU, "lr": 1e-3}, "simec_linear": {"lr": 1e-6}},
     objective={"gram_penalty": 100.0, "orthogonality_penalty": 0.1, "orthogonality_start": 1 / 3},
+    head_start="linear",
+    trainer={"precision": "32-true"},
     orthogonality={"simec_classes": 1.0},
     tuning={
         "batches": PLAIN,
@@ -56,7 +63,12 @@ ORIGINAL = Recipe(
     tuning_epochs=50,
     validated=True,
 )
-"""Notebook 08 of Horn's simec (2020). The Gram penalty is estimated from a block of references at a step."""
+"""Notebook 08 of Horn's simec (2020).
+
+What differs: the Gram penalty is estimated from a block of references at a step; references are a random sample, and
+the kernel is scaled by its extremes over these alone; of Similarity Encoders the last epoch counts, not the one with
+the smallest training loss, which in the notebook fell to the end.
+"""
 
 BEST = Recipe(
     epochs=30,
@@ -64,6 +76,8 @@ BEST = Recipe(
     optimisation={"optimizer": "adamw", "lr": 2e-3, "lr_batch": 256, "weight_decay": 0.01},
     own={},
     objective={"gram_penalty": 0.0},
+    head_start="random",
+    trainer={},
     orthogonality={},
     tuning={
         "batches": {"size": 32, "flip": True, "shift": 4, "colour": 0.0},
@@ -86,13 +100,14 @@ def kind(variant: str) -> str:
 
 def tuning_options(recipe: Recipe, labels: int) -> Options:
     """Give the options of ``finetune`` for so many labels; many are tuned in larger batches."""
-    if recipe.tuning_epochs or labels < LARGE:
+    if recipe.validated or labels < LARGE:
         return recipe.tuning
-    return {**recipe.tuning, "batches": {**recipe.tuning["batches"], "size": 256}}
+    return {**recipe.tuning, "probe": labels < PROBED, "batches": {**recipe.tuning["batches"], "size": 256}}
 
 
-LARGE = 4000
-"""Labels from which on the best recipe tunes in batches of 256."""
+LARGE, PROBED = 4000, 10_000
+"""Labels from which on the best recipe tunes in batches of 256, and from which on it fits no linear probe, which would
+take minutes and lose."""
 
 
 def epochs_for(recipe: Recipe, labels: int) -> int:

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -57,6 +57,17 @@ class Check:
     def told(self) -> dict[str, Any]:
         """Give it as ``summary.json`` has it."""
         return {"claim": self.claim, "expected": self.expected, "measured": self.measured, "ok": self.ok}
+
+
+def repeats(ours: Means, theirs: Means, where: str = "") -> Iterator[Check]:
+    """Check each accuracy against the original's: within 2 standard deviations (the larger of both), or 2 points."""
+    for name, cells in ours.items():
+        for count, (mean, std) in cells.items():
+            if count in theirs.get(name, {}):
+                other, other_std = theirs[name][count]
+                within = max(2.0, 2 * max(std, other_std))
+                claim = f"{where}{name} with {count} labels repeats the original"
+                yield Check(claim, f"{other:.2f} ± {within:.2f}", f"{mean:.2f}", abs(mean - other) <= within)
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simec_vision.cli.runs import write_text
+from simec_vision.cli.runs import open_run, write_text
 from simec_vision.cli.sweep import check_begun, run_all, workers
 from simec_vision.items import InputError
 
@@ -99,9 +99,21 @@ class Study:
         return {**tuning.options, **(start if tuning.pretraining in trained else {}), **own}
 
     def lines(self) -> list[Line]:
-        """Give the lines of those tunings that are done."""
-        summaries = [(each, read_summary(self.folder / each.name)) for each in self.tunings]
+        """Give the lines of all tunings that are done, those of earlier calls with other labels or seeds included."""
+        named = {each.name: each for each in [*self.tunings, *begun(self.folder)]}
+        place = {name: number for number, name in enumerate(dict.fromkeys(e.pretraining for e in named.values()))}
+        ordered = sorted(named.values(), key=lambda each: (place[each.pretraining], each.labels, each.seed))
+        summaries = [(each, read_summary(self.folder / each.name)) for each in ordered]
         return [self.line(each, own, read_summary(self._made(each.pretraining))) for each, own in summaries if own]
+
+
+def begun(folder: Path) -> list[Tuned]:
+    """Find the tunings that a study's folder holds."""
+    found = []
+    for run in sorted(folder.glob("tuning/*/labels-*-seed-*/")):
+        _, labels, _, seed = run.name.split("-")
+        found.append(Tuned(run.parent.name, int(labels), int(seed), {}))
+    return found
 
 
 def read_summary(run: Path) -> dict[str, Any]:
@@ -136,22 +148,28 @@ GROWS = ("labels", "seeds", "variants", "widths", "processes")
 """Options that only say which runs there are, not what they are."""
 
 
-def keep_options(folder: Path, config: str) -> None:
-    """Write ``config.yaml``, unless the folder holds another study.
+def open_study(out: str | None, name: str, config: str) -> Path:
+    """Make the folder of a study, or open that of the same one, and write its ``config.yaml``.
 
     Args:
-        folder: The study's folder.
+        out: The folder that the user named; default: ``runs/<name>``.
+        name: The experiment.
         config: All options as YAML.
 
     Raises:
-        InputError: naming an option that differs from those of the study that was begun.
+        InputError: if the folder holds something else, naming an option that differs if it is another study.
     """
     import yaml
 
+    folder = Path(out or f"runs/{name}")
     path = folder / "config.yaml"
-    begun, given = (yaml.safe_load(path.read_text() if path.exists() else config), yaml.safe_load(config))
-    for name in {**begun, **given}:
-        if name not in GROWS and begun.get(name) != given.get(name):
-            told = f"{name} {begun.get(name)}, got {given.get(name)}"
+    if folder.is_dir() and any(folder.iterdir()) and not path.is_file():
+        raise InputError(f"Expected a new or empty folder or a study's for --out, but {folder} holds other files")
+    before, given = yaml.safe_load(path.read_text() if path.is_file() else config), yaml.safe_load(config)
+    for option in {**before, **given}:
+        if option not in GROWS and before.get(option) != given.get(option):
+            told = f"{option} {before.get(option)}, got {given.get(option)}"
             raise InputError(f"Expected the options of {path} to go on with its study: {told}. Name another --out")
+    open_run(str(folder), name, resume=True)
     write_text(path, config)
+    return folder
