@@ -53,7 +53,26 @@ def test_few_labels_of_drawn_shoes_go_the_way_of_the_claims_and_go_on():
     ]
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("model.safetensors")} == kept
     os.environ.pop("SIMEC_VISION_RUN", None)
+    assert main("experiment", [*command, "--labels", "[20]", "--variants", "[none]"]) == 0  # nothing is lost
+    assert len((folder / "few_labels.jsonl").read_text().splitlines()) == len(lines)
     assert main("experiment", [*command, "--recipe", "original"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("protocol", "variants"), [("disjoint_classes", "[none,simec_classes]"), ("other_knowledge", "[none,simec_own]")]
+)
+def test_other_protocols_run(protocol, variants):
+    few = ["--labels", "[20]", "--seeds", "[11]", "--epochs", "1", "--tuning_epochs", "1", "--processes", "2"]
+    study = ["few_labels", "--quick", "true", "--protocol", protocol, "--variants", variants, *few]
+    assert main("experiment", study) == 0
+    lines = [json.loads(line) for line in Path("runs/few_labels/few_labels.jsonl").read_text().splitlines()]
+    assert [(line["protocol"], line["labels"]) for line in lines] == [(protocol, 20)] * 2
+    classes = [
+        read(f"runs/few_labels/tuning/{name}/labels-20-seed-11/model/classifier.json")["classes"]
+        for name in ("none", variants[6:-1])
+    ]
+    assert classes[0] == classes[1]
+    assert len(classes[0]) == (2 if protocol == "disjoint_classes" else 4)
 
 
 def test_transfer_between_tasks_of_drawn_shoes():
@@ -82,8 +101,27 @@ def test_what_an_experiment_cannot_do_is_said_in_a_line(capsys):
     assert "without class labels for other_knowledge, got 'labels'" in refused(
         "--protocol", "other_knowledge", "--variants", "[labels]"
     )
-    assert "every way to pretrain once" in refused("--variants", "[none,none]")
+    assert "every value of variants once" in refused("--variants", "[none,none]")
     assert "between 1 and 48" in refused("--labels", "[49]")
+    own = ["--similarities.own", "SameClass", "--similarities.own.attribute", "Category"]
+    mixed = [
+        "--similarities.own",
+        "WeightedSum",
+        "--similarities.own.weights",
+        "[1]",
+        "--similarities.own.similarities",
+    ]
+    for knowing in (own, [*mixed, "[{class_path: SameClass, init_args: {attribute: Category}}]"]):
+        line = refused("--protocol", "other_knowledge", "--labels", "[20]", *knowing)
+        assert "do not know 'Category'" in line
+        assert "head 'own'" in line
+    assert "at least one process" in refused("--processes", "0")
+    assert "one value of labels" in refused("--labels", "[]")
+    assert "every value of labels once" in refused("--labels", "[20,20]")
+    assert "tuning_epochs of at least 1, got None and 0" in refused("--tuning_epochs", "0")
+    assert "no trainer.max_epochs" in refused("--trainer.max_epochs", "3", "--labels", "[20]")
+    assert "two or more classes, got 1 of one" in refused("--labels", "[1]")
+    assert "decoder linear" in refused("--encoder", "ResidualNet", "--labels", "[20]")
     assert "'Shoo'" in refused("--protocol", "disjoint_classes", "--known_classes", "[Shoo]")
     assert main("experiment", ["few_label"]) == 2
     assert "did you mean 'few_labels'" in capsys.readouterr().err

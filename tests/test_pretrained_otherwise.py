@@ -1,7 +1,9 @@
 """Encoders pretrained otherwise: auto-encoders, labels, some classes only; and what embeddings are good for."""
 
 import json
+import math
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -107,7 +109,14 @@ def test_mistakes_are_named(runs, capsys):
     assert "no model beside the encoder" in fails(
         capsys, "finetune", "--model", str(runs / "two"), "--encoder", "PlainCNN", "--encoder.size", "32"
     )
-    assert "model.json" in fails(capsys, "explain", "--model", str(runs / "labels"))
+    for name, told in (("labels", "model.json"), ("ae", "auto-encoder's")):
+        assert main("explain", ["--model", str(runs / name)]) == 2
+        assert told in capsys.readouterr().err
+    for option, value in (("at", "[0]"), ("per_class", "[]"), ("probe", "1"), ("seed", "-1"), ("matched", "2")):
+        assert main("evaluate", ["embedding", "--model", str(runs / "two"), f"--{option}", value]) == 2
+        assert f"Expected {option}" in capsys.readouterr().err
+    assert main("evaluate", ["embedding", "--model", str(runs / "two"), "--per_class", "[5000]"]) == 2
+    assert "the images of the smallest class, got 5000" in capsys.readouterr().err
 
 
 def test_embeddings_are_measured(runs):
@@ -129,6 +138,8 @@ def test_the_line_between_two_solutions_goes_through_both(runs):
         start = [] if model is None else ["--model", str(runs / model)]
         assert main("evaluate", ["line", *start, "--other", str(runs / other), "--points", "4", "--out", other]) == 0
         os.environ.pop("SIMEC_VISION_RUN", None)
+        rows = read(f"{other}/summary.json")["line"]
+        assert all(math.isfinite(row[name]) for row in rows for name in ("train", "test"))
     line = read("other/summary.json")["line"]
     assert [row["alpha"] for row in line] == [-1, 0, 1, 2]
     assert main("evaluate", ["line", "--model", str(runs / "other"), "--other", str(runs / "two"), "--points", "4",
@@ -142,3 +153,44 @@ def test_solutions_of_two_kinds_have_no_line(runs, capsys):
     assert main("evaluate", ["line", "--model", str(runs / "two"), "--other", str(runs / "labels")]) == 2
     assert "got pretrain and finetune" in capsys.readouterr().err
     assert load_pretrained(runs / "ae").name == "ae_full"
+
+
+def test_a_run_that_lost_only_its_end_is_finished_as_it_was(runs):
+    for name, command in (("labels", "finetune"), ("ae", "pretrain"), ("two", "pretrain")):
+        whole = read(runs / name / "summary.json")
+        shutil.copytree(runs / name, name)
+        Path(name, "summary.json").unlink()
+        shutil.rmtree(Path(name, "model"))
+        task = ["autoencoder"] if name == "ae" else []
+        assert main(command, [*task, "--resume", name]) == 0
+        os.environ.pop("SIMEC_VISION_RUN", None)
+        assert read(f"{name}/summary.json") == whole
+
+
+def test_a_run_is_saved_between_validations_that_are_far_apart(runs, monkeypatch):
+    from simec_vision.cli.runs import LastCheckpoint
+
+    saved = []
+    write = LastCheckpoint.on_train_epoch_end
+    monkeypatch.setattr(
+        LastCheckpoint,
+        "on_train_epoch_end",
+        lambda self, trainer, module: (write(self, trainer, module), saved.append(self.path.is_file())),
+    )
+    far = ["--trainer.max_epochs", "7", "--trainer.check_val_every_n_epoch", "7", "--heatmaps", "false"]
+    assert main("pretrain", [*SHOES, *QUICK, *far, "--out", "run"]) == 0
+    assert saved == [True] * 7
+
+
+def test_the_trainer_can_clip_where_the_optimisation_does_not(runs):
+    sgd = ["--optimisation.optimizer", "sgd", "--optimisation.schedule", "constant", "--optimisation.lr", "1"]
+    options = ["--model", str(runs / "two"), *QUICK, *sgd, "--labels", "32", "--probe", "false", "--choose", "last"]
+    moved = []
+    for more in (["--trainer.gradient_clip_val", "1e-6"], ["--optimisation.clip", "1e-6"], []):
+        assert main("finetune", [*options, *more, "--out", f"run{len(moved)}"]) == 0
+        os.environ.pop("SIMEC_VISION_RUN", None)
+        weights = load_file(Path(f"run{len(moved)}") / "model" / "classifier.safetensors")
+        moved.append(float(weights["linear.weight"].norm()))
+    assert moved[0] < 1e-5
+    assert moved[0] == pytest.approx(moved[1])
+    assert moved[2] > 1e-2
