@@ -42,7 +42,7 @@ DEFAULTS = {
 """Protocol → the variants that are compared unless told otherwise."""
 
 LABELS, SEEDS = [25, 50, 100, 250, 500, 1000, 5000], [11, 12, 13]
-QUICK: Options = {"labels": [20, 300], "seeds": [11, 12], "epochs": 12, "tuning_epochs": 10}
+QUICK: Options = {"labels": [20, 300], "seeds": [11], "epochs": 12, "tuning_epochs": 10}
 QUICK_VARIANTS = {**DEFAULTS, "all_labels": ["none", "labels", "simec_mix_0.5", "simec_classes"]}
 SHOES: Options = {"count": 1500, "size": 48}
 

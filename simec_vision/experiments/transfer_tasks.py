@@ -35,7 +35,7 @@ BEFORE = ("none", "same_task", "both_tasks", "other_task")
 or the first (AnB)."""
 
 WIDTHS, LABELS, SEEDS = [128, 512], [25, 50, 100, 250, 500, 750, 1000, 2500, 5000], [11, 12, 13]
-QUICK: Options = {"widths": [128], "labels": [20, 300], "seeds": [11, 12], "epochs": 20, "lr": 1e-4}
+QUICK: Options = {"widths": [128], "labels": [20, 300], "seeds": [11], "epochs": 20, "lr": 1e-4}
 SHOES: Options = {"count": 3000, "size": 32}
 
 
