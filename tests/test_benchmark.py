@@ -26,16 +26,9 @@ from simec_vision.losses import gram_penalty_block
 from simec_vision.optimisation import Optimisation
 from simec_vision.pretraining import Objective, Pretraining
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("own_folder")]
 CPU = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
 ONCE = ["--repeats", "1", "--out", "measured"]
-
-
-@pytest.fixture(autouse=True)
-def own_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SIMEC_VISION_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("SIMEC_VISION_RUN", raising=False)
 
 
 def measured(*options):

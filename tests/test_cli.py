@@ -21,14 +21,7 @@ from simec_vision.cli.parsing import with_shoes
 
 SHOES = ["--data.count", "60", "--data.size", "32", "--data.cache", "false", "--references", "20"]
 QUICK = ["--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
-pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-@pytest.fixture(autouse=True)
-def own_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SIMEC_VISION_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("SIMEC_VISION_RUN", raising=False)
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("own_folder")]
 
 
 @pytest.fixture

@@ -15,14 +15,7 @@ from simec_vision.experiments.recipes import BEST, ORIGINAL, epochs_for, tuning_
 from simec_vision.experiments.results import means, original, original_means, repeats
 from simec_vision.experiments.study import Tuned
 
-pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-@pytest.fixture(autouse=True)
-def own_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SIMEC_VISION_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("SIMEC_VISION_RUN", raising=False)
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("own_folder")]
 
 
 def read(path):

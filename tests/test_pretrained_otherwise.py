@@ -16,15 +16,8 @@ from simec_vision.datamodules import DrawnShoes
 from simec_vision.items import InputError
 from tests.test_cli import QUICK, SHOES, fails
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("own_folder")]
 DATA = SHOES[:-2]
-
-
-@pytest.fixture(autouse=True)
-def own_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SIMEC_VISION_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("SIMEC_VISION_RUN", raising=False)
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from torch import nn
 from simec_vision.baselines import AutoEncoding
 from simec_vision.cli.building import about, check_held_out, fitting_encoder
 from simec_vision.cli.hardware import apply_speed, described
-from simec_vision.cli.pretrain import restore_best
-from simec_vision.cli.runs import MetricsTable, check_checkpoint, check_end, make_trainer, open_run, write_text
+from simec_vision.cli.pretrain import fit
+from simec_vision.cli.runs import MetricsTable, check_end, make_trainer, open_run, write_text
 from simec_vision.datamodules.image_data import ImageDataModule
 from simec_vision.decoders import AUTO_ENCODERS
 from simec_vision.encoders import Encoder
@@ -72,9 +72,7 @@ def autoencode(
     if lightning.is_global_zero:
         write_text(run / "config.yaml", config)
         print(f"Auto-encoding in {run}: {described(lightning, data, optimisation)}", flush=True)
-    checkpoint = check_checkpoint(run / "checkpoints" / "last.ckpt", module) if resume else None
-    lightning.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    restore_best(lightning, module)
+    fit(lightning, module, data, run, resume)
     measured = lightning.test(module, datamodule=data, verbose=False)[0]
     if lightning.is_global_zero:
         module = module.cpu().to(memory_format=torch.contiguous_format)

@@ -1,6 +1,6 @@
 """From options to objects: references, target similarities, encoder and model of a run."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -171,6 +171,27 @@ def check_images(model: Any, data: ImageDataModule) -> None:
             f"Expected images of shape (channel height width) = {tuple(expected)}, as the model was pretrained on, "
             f"got {tuple(data.size)}"
         )
+
+
+def targets_of(
+    model: SimilarityModel, options: Any, data: ImageDataModule, names: Iterable[str] | None = None
+) -> dict[str, TargetSimilarity]:
+    """Bind the similarities of a pretraining run to the references of its model.
+
+    Args:
+        model: The model of the run.
+        options: Those of the run.
+        data: The source of the items, which may be another one.
+        names: Which heads; default: all.
+
+    Raises:
+        InputError: if there is no such head, naming the nearest, or a reference is not among the items.
+    """
+    similarities = options.similarities or options.data.similarities()
+    names = list(model.heads if names is None else names)
+    for name in names:
+        model.head(name)  # names the nearest head if there is none
+    return {name: similarities[name].bind(data.items, reference_index(model, name, data)) for name in names}
 
 
 def reference_index(model: SimilarityModel, head: str, data: ImageDataModule) -> NDArray[np.int64]:

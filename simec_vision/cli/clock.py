@@ -145,7 +145,7 @@ def train(
         own = [MetricsTable(run / "metrics.csv"), clock, *callbacks]
         options = {**trainer, **({"profiler": clock.profiler} if clock.profiler else {})}
         lightning = make_trainer(options, run, "validation/loss", "min", False, own)
-        fit(lightning, Pretraining(model, targets, objective, optimisation), data, run, None, False)
+        fit(lightning, Pretraining(model, targets, objective, optimisation), data, run, None)
     return lightning
 
 

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from simec_vision.cli.building import check_held_out, check_images, reference_index
+from simec_vision.cli.building import check_held_out, check_images, targets_of
 from simec_vision.cli.runs import open_run, write_text
 from simec_vision.cli.saved import Pretrained, command_of, data_of, load_pretrained, pretrained_run, run_options
 from simec_vision.datamodules.image_data import ImageDataModule
@@ -61,9 +61,10 @@ def evaluate_embedding(
     """
     _check_options(per_class, tries, neighbours, at, matched, probe, seed)
     source = pretrained_run(model, or_classifier=True)
-    pretrained, data = load_pretrained(source), data or data_of(source)
+    pretrained, options = load_pretrained(source), run_options(source)
+    data = data or data_of(options)
     check_images(pretrained, data)
-    data.use_only(run_options(source).keep or {})
+    data.use_only(options.keep or {})
     label = label or data.label
     data.use_labels(label)
     check_held_out(data, "validation", "test")
@@ -76,7 +77,7 @@ def evaluate_embedding(
     summary["retrieval"] = retrieval(*parts["test"], at)
     summary["kernel_pca"] = _kernel_pca(data, parts["test"][0], data.subset("test"), matched)
     if command_of(source) == "pretrain":
-        summary["similarity"] = _similarities(SimilarityModel.load(source / "model"), source, data)
+        summary["similarity"] = _similarities(SimilarityModel.load(source / "model"), options, data)
     write_text(folder / "config.yaml", config)
     write_json(folder / "summary.json", summary)
     print("\n".join([*_told(summary), f"Saved {folder}"]))
@@ -153,22 +154,16 @@ def _kernel_pca(
 
 
 @torch.no_grad()
-def _similarities(model: SimilarityModel, source: Any, data: ImageDataModule) -> dict[str, dict[str, float]]:
+def _similarities(model: SimilarityModel, options: Any, data: ImageDataModule) -> dict[str, dict[str, float]]:
     """Compare each head's predictions, and dot products of embeddings, with target similarities of test images."""
-    options: Any = run_options(source)
-    given = options.similarities or options.data.similarities()
     shown = torch.sigmoid if options.objective.loss == "bce" else torch.nn.Identity()
     result: dict[str, dict[str, float]] = {}
     model.eval()
-    for name in model.heads:
-        references = reference_index(model, name, data)
-        target = given[name].bind(data.items, references)
-        test = data.split("test")
+    test = data.split("test")
+    for name, target in targets_of(model, options, data).items():
+        references = target.references.numpy()
         others = torch.cat([model.embed(data.normalised(part)) for part in _chunks(references)])
-        matches = {
-            "": SimilarityMatch(len(test) * len(references)),
-            "dot_product": SimilarityMatch(len(test) * len(references)),
-        }
+        matches = {kind: SimilarityMatch(len(test) * len(references)) for kind in ("", "dot_product")}
         for part in _chunks(test):
             index, embedding = torch.from_numpy(part), model.embed(data.normalised(part))
             rows = target(index)

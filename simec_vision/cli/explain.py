@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from simec_vision.cli.bilrp import Cells, about_bilrp
-from simec_vision.cli.building import check_images, reference_index
+from simec_vision.cli.building import check_images, targets_of
 from simec_vision.cli.figures import BEST, Look
 from simec_vision.cli.questions import Explained, about_head, about_pairs, about_rather, localisation
 from simec_vision.cli.relevance_files import open_files, write_relevance
@@ -22,7 +22,7 @@ from simec_vision.explain.heatmaps import Colours, Scale
 from simec_vision.files import replacing, write_json
 from simec_vision.items import InputError
 from simec_vision.model import SimilarityModel
-from simec_vision.similarities import Similarity, TargetSimilarity
+from simec_vision.similarities import TargetSimilarity
 
 CANDIDATES = 200
 """Items among which different ones are looked for."""
@@ -93,7 +93,7 @@ def explain_run(
     data = data or options.data
     check_images(pretrained, data)
     names = list(pretrained.heads) if head is None else [head]
-    targets = _targets(pretrained, data, options.similarities or options.data.similarities(), names)
+    targets = targets_of(pretrained, options, data, names)
     if split is not None:
         asked = Explained(pretrained, data, data.split(split), preset, Look())
         folder = open_files(out, with_option(config, "model", str(source)))
@@ -118,14 +118,6 @@ def _names(given: int | str | list[str]) -> int | list[str]:
     if isinstance(names, list) and not names:
         raise InputError("Expected how many images and references, or their names, got an empty list")
     return names
-
-
-def _targets(
-    model: SimilarityModel, data: ImageDataModule, similarities: Mapping[str, Similarity], names: list[str]
-) -> dict[str, TargetSimilarity]:
-    for name in names:
-        model.head(name)  # names the nearest head if there is none
-    return {name: similarities[name].bind(data.items, reference_index(model, name, data)) for name in names}
 
 
 def draw_defaults(

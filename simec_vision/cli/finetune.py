@@ -12,17 +12,16 @@ import torch
 
 from simec_vision.cli.building import about, check_held_out, check_images, fitting_encoder
 from simec_vision.cli.hardware import apply_speed, described
-from simec_vision.cli.pretrain import restore_best
+from simec_vision.cli.pretrain import fit
 from simec_vision.cli.runs import (
     MetricsTable,
-    check_checkpoint,
     check_end,
     make_trainer,
     open_run,
     with_option,
     write_text,
 )
-from simec_vision.cli.saved import Pretrained, data_of, load_pretrained, pretrained_run
+from simec_vision.cli.saved import Pretrained, data_of, load_pretrained, pretrained_run, run_options
 from simec_vision.cli.sweep import check_choices, plan, run_all, workers
 from simec_vision.datamodules.image_data import Batches, ImageDataModule
 from simec_vision.encoders import Encoder
@@ -142,7 +141,7 @@ def _source(
             raise InputError("Expected data and no model beside the encoder: it starts from random weights")
         return None, data
     source = pretrained_run(model, or_classifier=True)
-    return source, data or data_of(source)
+    return source, data or data_of(run_options(source))
 
 
 def _untrained(encoder: Encoder, data: ImageDataModule) -> Pretrained:
@@ -209,10 +208,7 @@ def _train(
     if trainer.is_global_zero:
         write_text(run / "config.yaml", config)
         print(f"Fine-tuning in {run}: {described(trainer, data, module.optimisation)}", flush=True)
-    checkpoint = check_checkpoint(run / "checkpoints" / "last.ckpt", module) if resume else None
-    trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    if choose == "validation":
-        restore_best(trainer, module)
+    fit(trainer, module, data, run, resume, best=choose == "validation")
     measured = trainer.test(module, datamodule=data, verbose=False)[0]
     accuracies = [
         float(row["validation/accuracy"]) for row in table.rows if row.get("validation/accuracy") not in (None, "")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from simec_vision.cli.building import check_held_out, check_images, reference_index
+from simec_vision.cli.building import check_held_out, check_images, targets_of
 from simec_vision.cli.runs import open_run, write_text
 from simec_vision.cli.saved import command_of, data_of, load_pretrained, pretrained_run, run_options
 from simec_vision.datamodules.image_data import ImageDataModule
@@ -67,10 +67,10 @@ def evaluate_line(
     run = pretrained_run(other, or_classifier=True)
     start = None if model is None else pretrained_run(model, or_classifier=True)
     options = run_options(run)
-    data = data or data_of(run)
+    data = data or data_of(options)
     check_images(load_pretrained(run), data)
     data.use_only(options.keep or {})
-    first, second, loss = _solutions(start, run, data, seed)
+    first, second, loss = _solutions(start, run, options, data, seed)
     check_held_out(data, "test")
     random = np.random.default_rng(seed)
     items = {name: random.permutation(data.subset(name))[:images] for name in ("train", "test")}
@@ -84,7 +84,9 @@ def evaluate_line(
     print("\n".join([*told, f"Saved {folder}"]))
 
 
-def _solutions(start: Path | None, run: Path, data: ImageDataModule, seed: int) -> tuple[Any, Any, Loss]:
+def _solutions(
+    start: Path | None, run: Path, options: Any, data: ImageDataModule, seed: int
+) -> tuple[Any, Any, Loss]:  # fmt: skip
     """Load both models and say how their loss is measured.
 
     Raises:
@@ -101,7 +103,7 @@ def _solutions(start: Path | None, run: Path, data: ImageDataModule, seed: int) 
         if mine.get(name) != theirs.get(name):
             sizes = f"{mine.get(name, 'none')} and {theirs.get(name, 'none')}"
             raise InputError(f"Expected two models of the same sizes, got {name} of {sizes}")
-    return first, second, (_classifier_loss if kind is Classifier else _similarity_loss)(second, run, data)
+    return first, second, (_classifier_loss if kind is Classifier else _similarity_loss)(second, options, data)
 
 
 def _random(model: Any, seed: int) -> Any:
@@ -114,8 +116,7 @@ def _random(model: Any, seed: int) -> Any:
     return SimilarityModel(encoder, {name: SimilarityHead(h.embedding_dim, h.num_references) for name, h in heads})
 
 
-def _classifier_loss(classifier: Classifier, run: Path, data: ImageDataModule) -> Loss:
-    options = run_options(run)
+def _classifier_loss(classifier: Classifier, options: Any, data: ImageDataModule) -> Loss:
     classes = data.use_labels(classifier.about.get("label", data.label), options.labels, options.seed)
     if set(classifier.classes) != set(classes):
         raise InputError(f"Expected data with the classes {classifier.classes}, got {classes}")
@@ -128,11 +129,9 @@ def _classifier_loss(classifier: Classifier, run: Path, data: ImageDataModule) -
     return loss
 
 
-def _similarity_loss(model: SimilarityModel, run: Path, data: ImageDataModule) -> Loss:
-    options = run_options(run)
-    given = options.similarities or options.data.similarities()
+def _similarity_loss(model: SimilarityModel, options: Any, data: ImageDataModule) -> Loss:
     elementwise = ELEMENTWISE[options.objective.loss]
-    targets = {name: given[name].bind(data.items, reference_index(model, name, data)) for name in model.heads}
+    targets = targets_of(model, options, data)
 
     def loss(model: Any, items: NDArray[np.int64]) -> float:
         index = torch.from_numpy(items)

@@ -96,7 +96,9 @@ def pretrain(
     if lightning.is_global_zero:
         write_text(run / "config.yaml", config)
         print(f"Pretraining in {run}: {described(lightning, data, optimisation, compile)}", flush=True)
-    fit(lightning, module, data, run, resume, compile)
+    if compile:
+        model.encoder.compile()
+    fit(lightning, module, data, run, resume)
     measured = lightning.test(module, datamodule=data, verbose=False)[0]
     module.gather_heads()
     if lightning.is_global_zero:
@@ -116,14 +118,14 @@ def blind_measures(data: ImageDataModule, targets: Mapping[str, TargetSimilarity
 
 
 def fit(
-    trainer: pl.Trainer, module: Pretraining, data: ImageDataModule, run: Path, resume: str | None, compile: bool
-) -> None:
-    """Train, and take the weights of the epoch that is best on validation images."""
+    trainer: pl.Trainer, module: pl.LightningModule, data: ImageDataModule, run: Path, resume: str | None,
+    best: bool = True,
+) -> None:  # fmt: skip
+    """Train, or go on, and take the weights of the epoch that is best on validation images, or else the last."""
     checkpoint = check_checkpoint(run / "checkpoints" / "last.ckpt", module) if resume else None
-    if compile:
-        module.model.encoder.compile()
     trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    restore_best(trainer, module)
+    if best:
+        restore_best(trainer, module)
 
 
 def restore_best(trainer: pl.Trainer, module: pl.LightningModule) -> None:

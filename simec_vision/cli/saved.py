@@ -125,11 +125,13 @@ def command_of(run: Path) -> str:
     return "pretrain autoencoder" if "pretraining" in about else "pretrain"
 
 
-def data_of(run: Path) -> ImageDataModule:
-    """Build the source of images of a run again; that of a fine-tuning may be the one of its pretraining.
+def data_of(options: Any) -> ImageDataModule:
+    """Give the source of images of a run by its options; that of a fine-tuning may be the one of its pretraining.
+
+    Args:
+        options: From :func:`run_options`.
 
     Raises:
-        InputError: if the options of the run are missing.
+        InputError: if the options of the pretraining are missing.
     """
-    options = run_options(run)
-    return options.data or data_of(Path(options.model))
+    return options.data or data_of(run_options(Path(options.model)))

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from simec_vision.cli.building import check_images, reference_index
+from simec_vision.cli.building import check_images, targets_of
 from simec_vision.cli.saved import run_options
 from simec_vision.datamodules import DrawnShoes
 from simec_vision.datamodules.shoe_drawing import COLOURS, HEEL_HEIGHTS, Shoe, draw_shoe, item_seed
@@ -119,8 +119,7 @@ def reader_of(run: Path, data: DrawnShoes, method: Method) -> Reader:
     """
     model, options = SimilarityModel.load(run / "model").eval(), run_options(run)
     check_images(model, data)
-    similarity = (options.similarities or options.data.similarities())["heel"]
-    target = similarity.bind(data.items, reference_index(model, "heel", data))
+    target = targets_of(model, options, data, ["heel"])["heel"]
     heights = data.items.numbers("HeelHeight")
     examples = [int(np.flatnonzero(heights == height)[0]) for height in range(HEIGHTS)]
     return Reader(model, target, target(torch.tensor(examples)), method)

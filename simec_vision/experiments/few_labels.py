@@ -9,6 +9,9 @@ from dataclasses import replace
 from itertools import product
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from simec_vision.cli.building import check_held_out, fitting_encoder
 from simec_vision.cli.sweep import check_choices
 from simec_vision.datamodules import DrawnShoes
@@ -116,7 +119,7 @@ def few_labels(
     kept, tuned = _parts(data, shared["label"], protocol, known_classes)
     check_labels(data, shared["label"], tuned, labels, seeds)
     folder = open_study(out, "few_labels", config)
-    some = min(references, _known_items(data, shared["label"], kept))
+    some = min(references, len(known_items(data, shared["label"], kept)))
     study = Study(
         folder,
         [_pretrained(name, chosen, shared, kept, some, given) for name in names],
@@ -209,11 +212,10 @@ def check_study(given: Options, encoder: Encoder, data: ImageDataModule, choose:
     check_held_out(data, "validation", "test")
 
 
-def _known_items(data: ImageDataModule, label: str, kept: Options) -> int:
-    """Count the training items that may be references: labelled ones, of the classes that are kept."""
+def known_items(data: ImageDataModule, label: str, kept: Options) -> NDArray[np.int64]:
+    """Give the index of the labelled training items, of the classes that are kept, where not all are."""
     items = data.split("train")
-    known = data.items.has(label, kept[label]) if kept else data.items.classes(label)[0] >= 0
-    return int(known[items].sum())
+    return items[(data.items.has(label, kept[label]) if kept else data.items.classes(label)[0] >= 0)[items]]
 
 
 def check_labels(
@@ -224,8 +226,7 @@ def check_labels(
     Raises:
         InputError: naming the number that cannot be.
     """
-    codes, items = data.items.classes(label)[0], data.split("train")
-    known = items[(data.items.has(label, kept[label]) if kept else codes >= 0)[items]]
+    codes, known = data.items.classes(label)[0], known_items(data, label, kept)
     for count, seed in product(labels, seeds):
         if not 0 < count <= len(known):
             raise InputError(f"Expected labels between 1 and {len(known)}, the labelled training images, got {count}")

@@ -46,8 +46,7 @@ def write_report(folder: Path, lines: Sequence[Line], comparable: bool) -> str:
     learning_curves(ours, theirs, folder / "few_labels.png", _titled(words, theirs))
     summary = {"checks": [check.told() for check in checks], "tuning_seconds": round(spent, 1), "runs": len(lines)}
     write_json(folder / "summary.json", summary | {"accuracies": _listed(ours)})
-    verdicts = [f"{'holds' if check.ok else 'FAILS'}: {check.claim}: {check.measured}" for check in checks]
-    return "\n".join([title, rows, *verdicts, f"Saved {folder}"])
+    return "\n".join([title, rows, *(check.verdict() for check in checks), f"Saved {folder}"])
 
 
 def _titled(words: str, theirs: Means) -> str:

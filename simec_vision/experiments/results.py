@@ -54,6 +54,10 @@ class Check:
     measured: str
     ok: bool
 
+    def verdict(self) -> str:
+        """Say in a line whether it holds."""
+        return f"{'holds' if self.ok else 'FAILS'}: {self.claim}: {self.measured}"
+
     def told(self) -> dict[str, Any]:
         """Give it as ``summary.json`` has it."""
         return {"claim": self.claim, "expected": self.expected, "measured": self.measured, "ok": self.ok}

@@ -12,7 +12,7 @@ from simec_vision.cli.runs import write_text
 from simec_vision.cli.sweep import check_choices
 from simec_vision.datamodules.image_data import ImageDataModule
 from simec_vision.encoders import MLP
-from simec_vision.experiments.few_labels import check_labels, check_study, quick_data
+from simec_vision.experiments.few_labels import check_labels, check_study, known_items, quick_data
 from simec_vision.experiments.recipes import ADAM, PLAIN, PLATEAU
 from simec_vision.experiments.results import (
     Check,
@@ -82,13 +82,10 @@ def transfer_tasks(
     import yaml
 
     given = yaml.safe_load(config)
-    usual = {"widths": widths == WIDTHS, "labels": labels == LABELS, "seeds": seeds == SEEDS}
-    if quick:
-        data, given = quick_data(data, given, SHOES)
-        widths, labels, seeds = (
-            QUICK[name] if usual[name] else told
-            for name, told in (("widths", widths), ("labels", labels), ("seeds", seeds))
-        )
+    data, given = quick_data(data, given, SHOES) if quick else (data, given)
+    widths = QUICK["widths"] if quick and widths == WIDTHS else widths
+    labels = QUICK["labels"] if quick and labels == LABELS else labels
+    seeds = QUICK["seeds"] if quick and seeds == SEEDS else seeds
     usual_epochs, usual_rate = (QUICK["epochs"], QUICK["lr"]) if quick else (25, 5e-5)
     epochs, lr = usual_epochs if epochs is None else epochs, usual_rate if lr is None else lr
     data.prepare_data()
@@ -144,15 +141,13 @@ def _study(
         "classifier_start": "random",
         "probe": False,
     }
-    items, (codes, names) = data.split("train"), data.items.classes(shared["label"])
     pretrainings = [Pretrained("none", "", {})]
     for before, classes in tasks.items():
-        known = int(sum(names[code] in classes for code in codes[items] if code >= 0))
-        most = pool * 5 // 4 if before == "both_tasks" else pool
-        own = {"keep": {shared["label"]: classes}, "labels": min(most, known), "seed": 0}
+        keep, most = {shared["label"]: classes}, pool * 5 // 4 if before == "both_tasks" else pool
+        own = {"keep": keep, "labels": min(most, len(known_items(data, shared["label"], keep))), "seed": 0}
         pretrainings.append(Pretrained(before, "finetune", {**options, **own}))
-    keep = {"keep": {shared["label"]: tasks["same_task"]}}
-    tunings = [Tuned(name, count, seed, {**options, **keep}) for name in BEFORE for count in labels for seed in seeds]
+    second = {**options, "keep": {shared["label"]: tasks["same_task"]}}
+    tunings = [Tuned(name, count, seed, second) for name in BEFORE for count in labels for seed in seeds]
 
     def line(tuning: Tuned, own: Mapping[str, Any], before: Mapping[str, Any]) -> Line:
         told = {"test/accuracy": own["test/accuracy"], "validation/accuracy": own["validation/accuracy"]}
@@ -193,8 +188,7 @@ def write_report(folder: Path, lines: Sequence[Line], comparable: bool) -> str:
     write_csv(folder / "table.csv", lines)
     summary = {"checks": [check.told() for check in checks], "runs": len(lines)}
     write_json(folder / "summary.json", summary | {"seconds": round(sum(line["seconds"] for line in lines), 1)})
-    verdicts = [f"{'holds' if check.ok else 'FAILS'}: {check.claim}: {check.measured}" for check in checks]
-    return "\n".join([*words, *verdicts, f"Saved {folder}"])
+    return "\n".join([*words, *(check.verdict() for check in checks), f"Saved {folder}"])
 
 
 def _claims(ours: Means, width: int) -> Iterator[Check]:
