@@ -268,6 +268,7 @@ def _pretrained(
         "data": data,
         "encoder": shared["encoder"],
         "keep": kept or None,
+        "seed": recipe.seed,
         "optimisation": {**recipe.optimisation, **recipe.own.get(kind(name), {})},
         "trainer": trainer,
     }
@@ -275,7 +276,7 @@ def _pretrained(
         return Pretrained(name, "", {})
     if name == "labels":
         start = {"batches": batches, "probe": False, "classifier_start": recipe.tuning["classifier_start"]}
-        data = {"data": shared["data"], "label": shared["label"], "labels": None, "seed": 0, "choose": "last"}
+        data = {"data": shared["data"], "label": shared["label"], "labels": None, "choose": "last"}
         return Pretrained(name, "finetune", {**options, **data, **start})
     if kind(name) == "ae":
         return Pretrained(name, "pretrain autoencoder", {**options, "decoder": name.removeprefix("ae_")})

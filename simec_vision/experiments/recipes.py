@@ -22,6 +22,7 @@ class Recipe:
         orthogonality: The orthogonality penalty of pretraining on similarities that differs by variant.
         tuning: Options of ``finetune``.
         tuning_epochs: Of fine-tuning; 0 leaves them to :func:`epochs_for`.
+        seed: Of pretraining (28 in the original); another may start where the full auto-encoder learns slowly.
         validated: Validate after every epoch of fine-tuning, not only as often as is worth it, and tune on batches of
             one size however many labels there are.
     """
@@ -37,6 +38,7 @@ class Recipe:
     tuning: Options
     tuning_epochs: int
     validated: bool
+    seed: int = 0
 
 
 PLAIN = {"size": 32, "flip": False, "shift": 0, "colour": 0.0}
@@ -62,6 +64,7 @@ ORIGINAL = Recipe(
     },
     tuning_epochs=50,
     validated=True,
+    seed=28,
 )
 """Notebook 08 of Horn's simec (2020).
 
