@@ -54,6 +54,16 @@ def test_an_auto_encoder_writes_a_run_that_can_be_fine_tuned(runs):
     assert read("again/summary.json")["test/accuracy"] == read("tuned/summary.json")["test/accuracy"]
 
 
+def test_a_decoder_does_not_start_as_a_copy_of_its_encoder():
+    data = ["--data", "DrawnShoes", "--data.count", "100", "--data.size", "32", "--data.cache", "false"]
+    still = ["--optimisation.lr", "0", "--encoder", "PlainCNN", "--encoder.size", "32"]
+    assert main("pretrain", ["autoencoder", *data, *QUICK, *still, "--seed", "3", "--out", "still"]) == 0
+    weights = torch.load("still/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    drawn = [w for name, w in weights.items() if w.dim() == 2]
+    assert len(drawn) == 2
+    assert abs(torch.corrcoef(torch.stack([w.flatten() for w in drawn]))[0, 1]) < 0.1
+
+
 def test_a_fine_tuning_can_be_fine_tuned(runs):
     options = ["--model", str(runs / "labels"), *QUICK, "--labels", "40", "--probe", "false"]
     assert main("finetune", [*options, "--trainer.max_epochs", "0", "--trainer.max_steps", "0", "--out", "same"]) == 0
