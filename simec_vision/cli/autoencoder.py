@@ -63,7 +63,7 @@ def autoencode(
     data.use_only(keep or {})
     check_held_out(data, "validation", "test")
     encoder = fitting_encoder(encoder, data)
-    torch.manual_seed(seed + 1)  # from the seed that drew the encoder's weights, the decoder's would be copies of them
+    torch.manual_seed(seed + 1)  # the encoder's weights were drawn from the seed; the same numbers must not come again
     autoencoder: nn.Module = AUTO_ENCODERS[decoder](encoder, data.size)
     trainer, optimisation = apply_speed(fast, trainer, optimisation, data)
     module = AutoEncoding(autoencoder.to(memory_format=data.memory_format), optimisation, seed)
