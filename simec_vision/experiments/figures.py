@@ -1,0 +1,125 @@
+"""Figures of experiments of tables: curves, and maps of embeddings."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simec_vision.experiments.results import COLOURS
+
+
+@dataclass(frozen=True)
+class Curves:
+    """One panel of curves.
+
+    Args:
+        title: What stands above.
+        x: Name of what varies.
+        y: Name of what is measured.
+        ours: Curve → x → mean and standard deviation.
+        theirs: Curve → x → the original's number, drawn as a thin line in the colour of ours.
+        logarithmic: Axes that are logarithmic, such as ``xy``.
+    """
+
+    title: str
+    x: str
+    y: str
+    ours: Mapping[str, Mapping[float, tuple[float, float]]]
+    theirs: Mapping[str, Mapping[float, float]] = field(default_factory=dict)
+    logarithmic: str = ""
+
+
+@dataclass(frozen=True)
+class Map:
+    """One panel of items by two coordinates.
+
+    Args:
+        title: What stands above.
+        points: Shape ``(item, 2)``.
+        colours: A number or class of each item, shape ``(item,)``.
+        texts: What is written in place of a dot, if anything.
+        faint: Which items are pale, such as held-out ones, shape ``(item,)``.
+    """
+
+    title: str
+    points: NDArray[Any]
+    colours: NDArray[Any]
+    texts: Sequence[str] | None = None
+    faint: NDArray[np.bool_] | None = None
+
+
+def draw_curves(panels: Sequence[Curves], path: str | Path, columns: int = 3) -> None:
+    """Draw panels of curves, ours with their spread, the original's thin; the PNG appears whole or not at all."""
+    from simec_vision.explain.charts import new_figure, save
+
+    columns, rows = min(columns, len(panels)), -(-len(panels) // columns)
+    figure = new_figure(4.6 * columns + 1.2, 3.4 * rows)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    named = list(dict.fromkeys(name for panel in panels for name in panel.ours))
+    colours = dict(zip(named, COLOURS * 9, strict=False))
+    for axis, panel in zip(axes, panels, strict=False):
+        _curves(axis, panel, colours)
+    for axis in axes[len(panels) :]:
+        axis.set_visible(False)
+    handles = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles.keys(), loc="outside right center", frameon=False, fontsize=9)
+    save(figure, path)
+
+
+def _curves(axis: Any, panel: Curves, colours: Mapping[str, str]) -> None:
+    from simec_vision.explain.charts import INK, plain
+
+    for name, cells in panel.ours.items():
+        x = sorted(cells)
+        mean, std = (np.array([cells[at][part] for at in x]) for part in (0, 1))
+        axis.plot(x, mean, color=colours[name], linewidth=2, marker="o", markersize=3.5, label=name)
+        if std.any():
+            axis.fill_between(x, mean - std, mean + std, color=colours[name], alpha=0.15, linewidth=0)
+        given = panel.theirs.get(name, {})
+        axis.plot(sorted(given), [given[at] for at in sorted(given)], color=colours[name], linewidth=0.8)
+    for which in panel.logarithmic:
+        getattr(axis, f"set_{which}scale")("log")
+    plain(axis, "both")
+    axis.set_xlabel(panel.x, fontsize=9.5, color=INK)
+    axis.set_ylabel(panel.y, fontsize=9.5, color=INK)
+    axis.set_title(panel.title, fontsize=10.5, color=INK, loc="left")
+
+
+def draw_maps(panels: Sequence[Map], path: str | Path, columns: int = 4, size: float = 3.2) -> None:
+    """Draw panels of items by two coordinates; the PNG appears whole or not at all."""
+    from simec_vision.explain.charts import INK, new_figure, save
+
+    columns, rows = min(columns, len(panels)), -(-len(panels) // columns)
+    figure = new_figure(size * columns, (size + 0.2) * rows)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis, panel in zip(axes, panels, strict=False):
+        _map(axis, panel)
+        axis.set_title(panel.title, fontsize=10, color=INK)
+    for axis in axes[len(panels) :]:
+        axis.set_visible(False)
+    save(figure, path)
+
+
+def _map(axis: Any, panel: Map) -> None:
+    points, colours = np.asarray(panel.points), np.asarray(panel.colours)
+    discrete = len(np.unique(colours)) <= 10
+    codes = np.unique(colours, return_inverse=True)[1] if discrete else colours
+    look = {"cmap": "tab10", "vmin": 0, "vmax": 9} if discrete else {"cmap": "viridis"}
+    alpha = np.where(panel.faint, 0.35, 0.9) if panel.faint is not None else 0.9
+    if panel.texts is None:
+        small = max(3.0, min(30.0, 6000 / len(points)))
+        axis.scatter(*points[:, :2].T, c=codes, s=small, alpha=alpha, linewidths=0, **look)
+    else:
+        axis.scatter(*points[:, :2].T, c=codes, s=0, **look)
+        paint = axis.collections[0].to_rgba(codes)
+        strength = np.broadcast_to(alpha, len(points))
+        for place, text, colour, shade in zip(points, panel.texts, paint, strength, strict=True):
+            axis.text(*place[:2], text, color=colour, alpha=shade, fontsize=7, ha="center", va="center")
+    axis.margins(0.08)
+    axis.set_xticks([])
+    axis.set_yticks([])
+    for side in axis.spines.values():
+        side.set_color("#DDDDDD")

@@ -1,0 +1,180 @@
+"""What an experiment of tables found: tables beside the original's numbers, checks of its claims, figures."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, pstdev
+from typing import Any
+
+from simec_vision.cli.runs import write_text
+from simec_vision.experiments.cells import Cell, Line, made
+from simec_vision.experiments.results import Check, markdown, original, write_csv
+from simec_vision.experiments.study import open_study
+from simec_vision.files import write_json
+
+Grid = dict[str, dict[str, tuple[float, float]]]
+"""Row → column → mean and standard deviation over the seeds."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """How a table is shown.
+
+    Args:
+        name: Of its cells, and in the original's numbers.
+        value: Which of a cell's values it shows.
+        title: What stands above.
+        columns: What varies along it.
+        digits: Of each number, after the point.
+    """
+
+    name: str
+    value: str
+    title: str
+    columns: str
+    digits: int = 5
+
+
+@dataclass(frozen=True)
+class Found:
+    """What came out, for claims and figures to look at.
+
+    Args:
+        lines: Of all cells.
+        theirs: The original's numbers: table → value → row → column → number.
+        folder: Where files go.
+        cells: The cells, whose arrays :func:`simec_vision.experiments.cells.arrays_of` reads.
+    """
+
+    lines: Sequence[Line]
+    theirs: Mapping[str, Any]
+    folder: Path
+    cells: Sequence[Cell]
+
+    def grid(self, table: str, value: str) -> Grid:
+        """Average a value of a table over the seeds; population standard deviation."""
+        groups: dict[str, dict[str, list[float]]] = {}
+        for line in self.lines:
+            if line["table"] == table and value in line["values"]:
+                groups.setdefault(line["row"], {}).setdefault(line["column"], []).append(line["values"][value])
+        return {
+            row: {column: (fmean(values), pstdev(values)) for column, values in columns.items()}
+            for row, columns in groups.items()
+        }
+
+    def original(self, table: str, value: str) -> dict[str, dict[str, float]]:
+        """Give the original's numbers of a table, row → column → number; empty where it has none."""
+        return self.theirs.get(table, {}).get(value, {})
+
+    def cell(self, table: str, row: str, column: str, value: str) -> float | None:
+        """Give the mean of one cell, or None where it was not made."""
+        found = self.grid(table, value).get(row, {}).get(column)
+        return None if found is None else found[0]
+
+
+def run_experiment(
+    name: str,
+    cells: Sequence[Cell],
+    tables: Sequence[Table],
+    claims: Callable[[Found], Iterator[Check]],
+    figures: Callable[[Found], None],
+    config: str,
+    processes: int,
+    out: str | None,
+    comparable: bool = True,
+) -> None:
+    """Make an experiment's cells, and write ``cells.jsonl``, ``table.md``, ``table.csv``, ``summary.json``, figures.
+
+    Args:
+        name: The experiment, which names its folder and the original's numbers.
+        cells: What is made.
+        tables: What is shown of it.
+        claims: Gives checks.
+        figures: Draws into the folder.
+        config: All options as YAML.
+        processes: Cells at once.
+        out: Folder, new, empty or of the same experiment; default: ``runs/NAME``.
+        comparable: Whether the data are the original's, so that its numbers stand beside ours.
+    """
+    folder = open_study(out, name, config)
+    print(f"Experiment {name} in {folder}: {len(cells)} cells", flush=True)
+    lines = made(cells, folder, processes)
+    found = Found(lines, original(name)["tables"] if comparable else {}, folder, cells)
+    shown = [text for table in tables if (text := _shown(table, found))]
+    checks = [check.told() for check in (given := [*claims(found)])]
+    figures(found)
+    write_text(folder / "table.md", "\n".join(shown))
+    write_csv(folder / "table.csv", [_flat(line) for line in lines])
+    seconds = round(sum(line["seconds"] for line in lines), 1)
+    write_json(folder / "summary.json", {"checks": checks, "cells": len(lines), "seconds": seconds})
+    print("\n".join([*shown, *(check.verdict() for check in given), f"Saved {folder}"]))
+
+
+def _flat(line: Line) -> dict[str, Any]:
+    named = {name: line[name] for name in ("table", "row", "column", "seed")}
+    return {**named, **line["values"], "seconds": line["seconds"]}
+
+
+def _shown(table: Table, found: Found) -> str:
+    """Write a table as Markdown, the original's row below each of ours; empty where there is none of its cells."""
+    ours, theirs = found.grid(table.name, table.value), found.original(table.name, table.value)
+    columns = list(dict.fromkeys(column for cells in ours.values() for column in cells))
+    rows = [[table.columns, *columns]]
+    for name, cells in ours.items():
+        rows.append([name, *(_number(cells.get(column), table.digits) for column in columns)])
+        if name in theirs:
+            known = theirs[name]
+            rows.append(["  original", *(f"{known[c]:.{table.digits}f}" if c in known else "" for c in columns)])
+    return f"{table.title}\n\n{markdown(rows)}" if ours else ""
+
+
+def _number(value: tuple[float, float] | None, digits: int) -> str:
+    if value is None:
+        return ""
+    return f"{value[0]:.{digits}f}" + (f" ± {value[1]:.{digits}f}" if value[1] else "")
+
+
+def exactly(found: Found, table: Table, rows: Sequence[str], share: float = 0.0) -> Iterator[Check]:
+    """Check, a row each, that deterministic numbers are the original's to the digits that it shows.
+
+    Args:
+        found: What came out.
+        table: Of which table, with the digits that the original shows.
+        rows: Which rows.
+        share: How far off relative to the number is fine beside that.
+    """
+    for row, column, ours, theirs in _worst(found, table, rows, lambda ours, theirs: abs(ours - theirs)):
+        near = 0.5000001 * 10**-table.digits + share * abs(theirs)
+        told = f"{ours:.{table.digits}f} against {theirs:.{table.digits}f} ({column})"
+        claim = f"{table.title}: {row} is the original's number to the digits shown"
+        yield Check(claim, f"at most {near:.2g} apart", f"worst {told}", abs(ours - theirs) <= near)
+
+
+def reached(found: Found, table: Table, rows: Sequence[str], share: float = 0.1, more: bool = False) -> Iterator[Check]:
+    """Check, a row each, that errors are at most a tenth above the original's (or scores at most a tenth below).
+
+    Args:
+        found: What came out.
+        table: Of which table.
+        rows: Which rows.
+        share: How much above, relative to the original.
+        more: Whether more is better.
+    """
+    sign = -1 if more else 1
+    for row, column, ours, theirs in _worst(found, table, rows, lambda a, b: sign * (a - b) / max(abs(b), 1e-12)):
+        limit = theirs * (1 + sign * share)
+        claim = f"{table.title}: {row} reaches the original's number, up to {share:.0%}"
+        told = f"worst {ours:.{table.digits}f} against {theirs:.{table.digits}f} ({column})"
+        expected = f"at {'least' if more else 'most'} {limit:.{table.digits}f}"
+        yield Check(claim, expected, told, sign * ours <= sign * limit)
+
+
+def _worst(
+    found: Found, table: Table, rows: Sequence[str], gap: Callable[[float, float], float]
+) -> Iterator[tuple[str, str, float, float]]:
+    """Give of each row the column where ours is farthest off, with ours and the original's number."""
+    ours, theirs = found.grid(table.name, table.value), found.original(table.name, table.value)
+    for row in rows:
+        both = [(c, ours[row][c][0], theirs[row][c]) for c in theirs.get(row, {}) if c in ours.get(row, {})]
+        if both:
+            yield (row, *max(both, key=lambda each: gap(each[1], each[2])))
