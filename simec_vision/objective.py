@@ -124,6 +124,7 @@ def gram_estimate(seen: Seen, target: Any, block: int, seed: int, step: int, kno
     size = min(block, len(weight)) or len(weight)
     if factors_pay(len(weight), weight.shape[1], size, target.num_factors):
         return gram_penalty_factored(weight, target.factors(seen.columns), total)
+    target.keep_gram()
     if size == total and not target.complete:
         return gram_penalty(weight, target.gram())
     chosen = torch.arange(size)

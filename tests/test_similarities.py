@@ -252,6 +252,19 @@ def test_factors_of_classes(items):
     assert SameClass("label").bind(items, np.array([0, 3, 5])).num_factors == 2
 
 
+@pytest.mark.parametrize("limit", [25, 24])
+def test_references_own_similarities_are_kept_where_they_are_few(items, monkeypatch, limit):
+    monkeypatch.setattr("simec_vision.similarities.base.KEPT_PAIRS", limit)
+    target, columns = Kernel(centre=True).bind(items, REFERENCES), torch.tensor([3, 0, 4])
+    all_of_them, some = target.gram(), target.gram(columns)
+    target.keep_gram()
+    monkeypatch.setattr(target, "rows", lambda *_: torch.full((3, 3), torch.nan))
+    assert target.gram(columns).isnan().all() == (limit < 25)
+    if limit == 25:
+        torch.testing.assert_close(target.gram(columns), some)
+        torch.testing.assert_close(target.gram(), all_of_them)
+
+
 def test_what_has_no_factors(items):
     unknown = SameClass("label").bind(items, REFERENCES)  # item-2's class is unknown
     others = [Kernel("rbf"), Kernel(scale=True), AttributeDistance("heel"), SetOverlap("closure")]

@@ -16,6 +16,9 @@ CHUNK = 1024
 CHUNK_PAIRS = 2**24
 """At most about this many similarities are looked at together, fewer items where there are very many references."""
 
+KEPT_PAIRS = 2**24
+"""Most pairs of references whose similarities are kept once they were computed (64 MB)."""
+
 COUNTED_PAIRS = 2**30
 """Most pairs of references that are looked at only to count which of their similarities are known."""
 
@@ -30,6 +33,7 @@ class TargetSimilarity(nn.Module, ABC):
     references: Tensor
     complete = False
     """Whether all target similarities are certainly known, so that losses need look for no NaN."""
+    _kept: Tensor | None = None
 
     def __init__(self, references: NDArray[np.int64]) -> None:
         super().__init__()
@@ -62,8 +66,18 @@ class TargetSimilarity(nn.Module, ABC):
 
     def gram(self, columns: Tensor | None = None) -> Tensor:
         """Give the references' own similarities, shape ``(column, column)``."""
+        if self._kept is not None and self._kept.device == self.references.device:
+            return self._kept if columns is None else self._kept[columns[:, None], columns]
         chosen = self.references if columns is None else self.references[columns]
         return self(chosen, columns)
+
+    def keep_gram(self) -> None:
+        """Compute the references' own similarities once and for all, if they are at most :data:`KEPT_PAIRS`.
+
+        A kernel of long vectors, such as pixels, would else cost more at every step than all the rest of it.
+        """
+        if self._kept is None and len(self) ** 2 <= KEPT_PAIRS:
+            self._kept = self.gram()
 
     def gram_chunks(self) -> Iterator[Tensor]:
         """Give the references' own similarities some rows at a time, each of shape ``(chunk, reference)``."""
