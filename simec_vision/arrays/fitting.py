@@ -22,6 +22,10 @@ from simec_vision.optimisation import Optimisation
 from simec_vision.pretraining import Objective, Pretraining
 
 
+CALLS = 1_000_003
+"""Distance of the seeds of random blocks in calls of ``partial_fit`` that begin an epoch apart."""
+
+
 @dataclass
 class Training:
     """What one fit works with.
@@ -124,13 +128,13 @@ class Training:
             )
         return 0.0 if lacking else float(given)
 
-    def objective(self) -> Objective:
+    def objective(self, continued: bool = False) -> Objective:
         """Say what is minimised: the mean over the similarities of their losses, and the sum of all penalties."""
         options, count = self.options, len(self.similarities)
         return Objective(
             options.loss, dict.fromkeys(self.similarities, 1 / count), self.gram_strength() * count,
-            self.recipe.gram_block, options.orthogonality_penalty * count, self.chosen("orthogonality_start"),
-            output=options.output_activation, l2=self._l2(),
+            self.recipe.gram_block, options.orthogonality_penalty * count,
+            0.0 if continued else self.chosen("orthogonality_start"), output=options.output_activation, l2=self._l2(),
         )  # fmt: skip
 
     def _l2(self) -> dict[str, float]:
@@ -139,7 +143,7 @@ class Training:
         if self.options.encoder is not None:
             last = "encoder"
         strengths = {"encoder": hidden, last: embedding, "heads": head}
-        return {start: value for start, value in strengths.items() if value > 0 or start == last}
+        return strengths if any(strengths.values()) else {}
 
     def optimisation(self, constant: bool) -> Optimisation:
         """Say how it is optimised."""
@@ -182,8 +186,8 @@ class Training:
         with silence():
             torch.manual_seed(options.seed)
             module = Pretraining(
-                model, self.targets(), self.objective(), self.optimisation(continued), options.seed,
-                lean=options.encoder is None,
+                model, self.targets(), self.objective(continued), self.optimisation(continued),
+                options.seed + CALLS * begun, lean=options.encoder is None,
             )  # fmt: skip
             device = trainer.strategy.root_device
             items = self._tensor()

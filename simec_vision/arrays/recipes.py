@@ -1,7 +1,7 @@
 """Recipes: what the estimator's arguments are where the user leaves them open."""
 
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, log2
 from typing import Literal
 
 import torch
@@ -49,8 +49,8 @@ class Recipe:
     restore_best: bool = True
 
     def batch(self, items: int) -> int:
-        """Give the batch size for so many items: 32 steps an epoch, but batches of 32 to 256."""
-        return self.batch_size or min(256, max(32, 2 ** round((items / 32) ** 0.5).bit_length()))
+        """Give the batch size for so many items: about 32 steps an epoch, but batches of 32 to 256."""
+        return self.batch_size or min(256, max(32, 2 ** round(log2(max(items, 1) / 32))))
 
     def epochs(self, items: int, batch: int) -> int:
         """Give the number of epochs for so many items: 25, or as many as the least number of steps takes."""
@@ -59,7 +59,7 @@ class Recipe:
 
 RECIPES = {
     "fast": Recipe(
-        "adam", 5e-3, "cosine", batch_size=0, steps=800, clip=1.0, head_start=None, gram_penalty=1.0, gram_block=256,
+        "adam", 1e-2, "cosine", batch_size=0, steps=800, clip=1.0, head_start=None, gram_penalty=1.0, gram_block=256,
         scaled=True,
     ),
     "keras": Recipe(

@@ -43,11 +43,11 @@ class GivenTargets(TargetSimilarity):
 
     def rows(self, index: Tensor, columns: Tensor) -> Tensor:
         """See :meth:`TargetSimilarity.rows`."""
-        return self.matrix[index[:, None], columns]
+        return self.matrix.index_select(0, index).index_select(1, columns)
 
     def gram(self, columns: Tensor | None = None) -> Tensor:
         """See :meth:`TargetSimilarity.gram`."""
-        return self.own if columns is None else self.own[columns[:, None], columns]
+        return self.own if columns is None else self.own.index_select(0, columns).index_select(1, columns)
 
     def known_counts(self) -> Tensor:
         """See :meth:`TargetSimilarity.known_counts`."""
@@ -103,7 +103,7 @@ def read_similarities(given: Any, items: int | None) -> tuple[dict[str, Any], Fo
         InputError: for anything else, another number of items, or values that are not finite in float32.
     """
     if given is None:
-        raise InputError("This estimator requires y to be passed, the target similarities, but the target y is None")
+        raise InputError("This estimator requires y to be passed, but the target y is None: give target similarities")
     parts, form = _parts(given)
     matrices = {name: _matrix(part, name, items) for name, part in parts.items()}
     for name, matrix in matrices.items():
