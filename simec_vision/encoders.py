@@ -243,8 +243,11 @@ class MLP(Encoder):
         inputs: Numbers in an image or a feature vector (channel · height · width).
         embedding_dim: Length of an embedding.
         hidden: Width of each hidden layer; none makes a linear encoder.
-        activation: ``tanh``, ``relu`` or ``sigmoid``, after every hidden layer.
+        activation: ``tanh``, ``relu`` or ``sigmoid``, after every hidden layer, or a list of one for each.
         embedding_activation: The same for the embedding, or ``none``.
+
+    Raises:
+        InputError: for an activation that is not known, or a list of another length than ``hidden``.
     """
 
     def __init__(
@@ -252,22 +255,28 @@ class MLP(Encoder):
         inputs: int = 3072,
         embedding_dim: int = 64,
         hidden: Sequence[int] = (512,),
-        activation: str = "tanh",
+        activation: str | Sequence[str] = "tanh",
         embedding_activation: str = "none",
     ) -> None:
         activations = {"tanh": nn.Tanh, "relu": nn.ReLU, "sigmoid": nn.Sigmoid}
-        for name, known in ((activation, [*activations]), (embedding_activation, ["none", *activations])):
+        chosen = [activation] * len(hidden) if isinstance(activation, str) else [*activation]
+        asked = {activation} if isinstance(activation, str) else set(activation)
+        for name, known in (*((name, [*activations]) for name in asked), (embedding_activation, ["none", *activations])):
             if name not in known:
                 raise InputError(f"Expected an activation, got {name!r}: {nearest(name, known)}")
+        if len(chosen) != len(hidden):
+            raise InputError(f"Expected one activation for each of {len(hidden)} hidden layers, got {len(chosen)}")
         layers: list[nn.Module] = [nn.Flatten()]
-        for before, after in zip((inputs, *hidden), hidden, strict=False):
-            layers += [nn.Linear(before, after), activations[activation]()]
+        for before, after, name in zip((inputs, *hidden), hidden, chosen, strict=False):
+            layers += [nn.Linear(before, after), activations[name]()]
         layers.append(nn.Linear((inputs, *hidden)[-1], embedding_dim))
         if embedding_activation != "none":
             layers.append(activations[embedding_activation]())
-        options = {"inputs": inputs, "embedding_dim": embedding_dim, "hidden": list(hidden), "activation": activation}
-        options["embedding_activation"] = embedding_activation
-        super().__init__(nn.Sequential(*layers), embedding_dim, options)
+        named = activation if isinstance(activation, str) else chosen
+        options = {"inputs": inputs, "embedding_dim": embedding_dim, "hidden": list(hidden), "activation": named}
+        super().__init__(
+            nn.Sequential(*layers), embedding_dim, {**options, "embedding_activation": embedding_activation}
+        )
 
 
 ENCODERS: dict[str, type[Encoder]] = {

@@ -30,10 +30,15 @@ class Objective:
         references_per_step: How many of a head's references a step sees, a random subset that estimates loss and
             penalties without bias where all similarities are known (docs of losses.masked_mse say what holds where
             not); 0 sees all. With ``adam`` and ``adamw``, a step's cost then no longer grows with the references.
+        output: What turns ``embedding @ head.weight.T`` into the predicted similarity that the loss sees: ``none``, or
+            ``sigmoid`` for similarities between 0 and 1 (``bce`` has it in itself).
+        l2: Start of a weight's name in the model, such as ``encoder``, ``encoder.layers.1`` or ``heads`` → strength λ
+            of its penalty λ Σ w²; the longest start counts, biases are left alone. As a part of the gradient it goes
+            through the optimiser's own scaling, as in the original (unlike the decay of ``adamw``).
 
     Raises:
-        InputError: for a Gram penalty beside ``bce``, whose predicted similarities are log-odds, or a subset of fewer
-            than 2 references.
+        InputError: for a Gram penalty where predicted similarities are no inner products (``bce`` or ``sigmoid``), or
+            a subset of fewer than 2 references.
     """
 
     loss: Literal["mse", "mae", "bce"] = "mse"
@@ -43,12 +48,19 @@ class Objective:
     orthogonality_penalty: float = 0.0
     orthogonality_start: float = 0.0
     references_per_step: int = 0
+    output: Literal["none", "sigmoid"] = "none"
+    l2: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.loss == "bce" and self.gram_penalty > 0:
             raise InputError(
                 "Expected gram_penalty 0 beside the loss bce, whose predicted similarities are log-odds, "
                 f"got {self.gram_penalty}"
+            )
+        if self.output == "sigmoid" and (self.loss == "bce" or self.gram_penalty > 0):
+            raise InputError(
+                "Expected the loss mse or mae and gram_penalty 0 beside the output sigmoid, got "
+                f"{self.loss} and {self.gram_penalty}"
             )
         if self.references_per_step < 0 or self.references_per_step == 1:
             raise InputError(
@@ -58,6 +70,11 @@ class Objective:
     def samples(self, num_references: int) -> bool:
         """Say whether a step sees only some of so many references."""
         return 0 < self.references_per_step < num_references
+
+    def l2_of(self, name: str) -> float:
+        """Give the strength of the L2 penalty of a weight by its name in the model, such as ``heads.heel.weight``."""
+        starts = [start for start in self.l2 if name == start or name.startswith(f"{start}.")]
+        return self.l2[max(starts, key=len)] if starts and name.endswith("weight") else 0.0
 
 
 def block_of_references(num_references: int, block: int, seed: int, step: int, draw: int = 0) -> NDArray[np.int64]:

@@ -36,6 +36,7 @@ class Pretraining(Training):
         seed: Seed of the random blocks and subsets of references and of dropout.
         head_sharded: Let each of several processes hold only some rows of the heads, with their gradient and the
             optimiser's moments (under DDP), until :meth:`gather_heads`. With one process it changes nothing.
+        lean: Keep small steps short, see :class:`Training`; validation then only gives losses.
 
     Raises:
         ValueError: if heads and targets do not have the same names or sizes.
@@ -51,8 +52,9 @@ class Pretraining(Training):
         optimisation: Optimisation | None = None,
         seed: int = 0,
         head_sharded: bool = False,
+        lean: bool = False,
     ) -> None:
-        super().__init__(optimisation, seed)
+        super().__init__(optimisation, seed, lean)
         self.head_sharded = head_sharded
         self.objective = objective or Objective()
         _check_heads(model, targets, self.objective)
@@ -160,7 +162,7 @@ class Pretraining(Training):
         loss = similarity + self.penalty(seen)
         self.log_epoch("train/similarity_loss", similarity, len(index))
         self.log_epoch("train/loss", loss, len(index), prog_bar=True)
-        for head, part in losses.items():
+        for head, part in losses.items() if not self.lean else ():
             self.log_epoch(f"train/{head}/loss", part, len(index))
         return loss
 
@@ -175,9 +177,14 @@ class Pretraining(Training):
         """Give each head's loss of the predicted similarities of the items ``index`` to the references seen, or all."""
         columns = {name: part.columns for name, part in (seen or {}).items()}
         return {
-            head: self._loss(head)(given.float(), self.targets[head](index, columns.get(head)))
+            head: self._loss(head)(self.predicted(given), self.targets[head](index, columns.get(head)))
             for head, given in predicted.items()
         }
+
+    def predicted(self, product: Tensor) -> Tensor:
+        """Turn ``embedding @ head.weight.T`` into what the loss compares, as the objective says."""
+        full = product.float() if product.dtype in (torch.float16, torch.bfloat16) else product
+        return full.sigmoid() if self.objective.output == "sigmoid" else full
 
     def _loss(self, head: str) -> Any:
         target: Any = self.targets[head]
@@ -195,7 +202,16 @@ class Pretraining(Training):
             for name in self.model.heads:
                 if self.model.head(name).weight.requires_grad:
                     total = total + self._weight(name) * self._head_penalty(name, seen[name])
+                    total = total + self._l2(f"heads.{name}.weight", seen[name].weight, seen[name].total)
+            for name, parameter in self.model.encoder.named_parameters() if self.objective.l2 else ():
+                total = total + self._l2(f"encoder.{name}", parameter, len(parameter))
         return total
+
+    def _l2(self, name: str, weight: Tensor, rows: int) -> Tensor | float:
+        """Give λ Σ w² of a weight of so many rows, estimated from those that are given."""
+        strength = self.objective.l2_of(name) if weight.requires_grad else 0.0
+        flat = weight.flatten()
+        return strength * rows / len(weight) * (flat @ flat) if strength > 0 else 0.0
 
     def _weight(self, name: str) -> float:
         return self.objective.weights.get(name, 1.0)
@@ -253,7 +269,8 @@ class Pretraining(Training):
         self._losses = {}
         data = getattr(self.trainer, "datamodule", None)
         items = len(data.subset(split)) if data is not None else 0
-        self._matches = {name: SimilarityMatch(items * head.num_references) for name, head in self._heads()}
+        measured = [] if self.lean else self._heads()
+        self._matches = {name: SimilarityMatch(items * head.num_references) for name, head in measured}
         # Whole from the start, as processes may have different numbers of held-out batches, and could not meet later.
         self._weights = {name: head.whole() for name, head in self._heads()}
 
@@ -271,9 +288,10 @@ class Pretraining(Training):
         for chunk in _chunks(len(weight), EVALUATED_PAIRS // max(1, len(index))):
             columns = torch.arange(chunk.start, chunk.stop, device=embedding.device)
             rows = weight[chunk].to(embedding.device)
-            predicted, target = F.linear(embedding, rows).float(), self.targets[name](index, columns)
-            estimate = predicted.sigmoid() if self.objective.loss == "bce" else predicted
-            self._matches[name].update(estimate, target, index, columns)
+            predicted, target = self.predicted(F.linear(embedding, rows)), self.targets[name](index, columns)
+            if name in self._matches:
+                estimate = predicted.sigmoid() if self.objective.loss == "bce" else predicted
+                self._matches[name].update(estimate, target, index, columns)
             sums.append(known_sums(ELEMENTWISE[self.objective.loss], predicted, target))
         losses, counts = zip(*sums, strict=True)
         return torch.stack(losses).sum(dim=0), torch.stack(counts).sum(dim=0)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from simec_vision.optimisation import Optimisation, align, step_plateau
+from simec_vision.processes import Average
 
 
 class Training(pl.LightningModule, ABC):
@@ -16,15 +17,19 @@ class Training(pl.LightningModule, ABC):
     Args:
         optimisation: Optimiser and schedule; default: those of :class:`Optimisation`.
         seed: Seed of dropout.
+        lean: Keep small steps short: log a training epoch's means once, at its end, and draw nothing anew at a step.
+            For networks without dropout, whose epochs are not interrupted (measured on a step of 0.6 ms: logging took
+            40 % of it, seeding 15 %).
     """
 
     monitor = "train/loss"
     """The logged training loss that a plateau schedule looks at."""
 
-    def __init__(self, optimisation: Optimisation | None, seed: int) -> None:
+    def __init__(self, optimisation: Optimisation | None, seed: int, lean: bool = False) -> None:
         super().__init__()
         self.optimisation = optimisation or Optimisation()
-        self.seed = seed
+        self.seed, self.lean = seed, lean
+        self._means: dict[str, Average] = {}
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Step the schedule; a plateau is looked for at the end of an epoch instead."""
@@ -32,7 +37,10 @@ class Training(pl.LightningModule, ABC):
             scheduler.step()
 
     def on_train_epoch_end(self) -> None:
-        """Look for a plateau of the training loss."""
+        """Log what the epoch's steps have summed up, then look for a plateau of the training loss."""
+        for name, mean in self._means.items():
+            self.log(name, mean.compute(), prog_bar=name == "train/loss")
+        self._means = {}
         step_plateau(self, self.optimisation, self.monitor)
 
     def on_train_start(self) -> None:
@@ -49,7 +57,8 @@ class Training(pl.LightningModule, ABC):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed dropout by step and process, so that a resumed run draws as an undisturbed one."""
-        torch.manual_seed(hash((self.seed, self.global_step, self.global_rank)) % 2**63)
+        if not self.lean:
+            torch.manual_seed(hash((self.seed, self.global_step, self.global_rank)) % 2**63)
 
     def log_epoch(self, name: str, value: Tensor, count: int, prog_bar: bool = False) -> None:
         """Log the mean of a training step's value over the epoch and all processes.
@@ -60,5 +69,8 @@ class Training(pl.LightningModule, ABC):
             count: How many items.
             prog_bar: Show it in the progress bar.
         """
+        if self.lean:
+            self._means.setdefault(name, Average()).update(value, count)
+            return
         options: dict[str, Any] = {"on_step": False, "on_epoch": True, "sync_dist": True, "prog_bar": prog_bar}
         self.log(name, value.detach(), batch_size=count, **options)

@@ -1,0 +1,90 @@
+"""Inputs and similarities brought to one size for training, and back: learning rates then suit any data."""
+
+from dataclasses import dataclass
+from math import log
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from simec_vision.model import SimilarityModel
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """How inputs and similarities are scaled: (x − shift) / size, and s / similarity.
+
+    Args:
+        shift: Mean of each feature, shape ``(feature,)``; None leaves inputs where they are (sparse ones).
+        size: Root mean variance of the features.
+        similarity: Root mean square of the known similarities.
+    """
+
+    shift: NDArray[np.float64] | None = None
+    size: float = 1.0
+    similarity: float = 1.0
+
+    def inputs(self, items: Any) -> Any:
+        """Scale inputs ``(item, feature)``, dense or sparse, in float32."""
+        moved = items if self.shift is None else items - self.shift
+        return (moved if self.size == 1 else moved / self.size).astype(np.float32, copy=False)
+
+    def fold(self, model: SimilarityModel, back: bool = False) -> None:
+        """Let a model that was trained on scaled inputs and similarities take and give unscaled ones.
+
+        Args:
+            model: The model, with dense layers; changed in place.
+            back: Do the reverse, to go on with training.
+        """
+        dense = [layer for layer in model.encoder.modules() if isinstance(layer, nn.Linear)]
+        if self.size != 1 or self.shift is not None:
+            self._fold_inputs(dense[0], back)
+        if self.similarity != 1:
+            factor = (1 / self.similarity if back else self.similarity) ** 0.5
+            for part in (dense[-1].weight, dense[-1].bias, *(head.weight for head in model.heads.values())):
+                part.data.mul_(factor)  # type: ignore[union-attr]
+
+    def _fold_inputs(self, layer: nn.Linear, back: bool) -> None:
+        weight = layer.weight.data.double()
+        outer = weight if back else weight / self.size
+        if self.shift is not None:
+            moved = outer @ outer.new_tensor(self.shift)
+            layer.bias.data.copy_(layer.bias.data.double() + (moved if back else -moved))
+        layer.weight.data.copy_(weight * self.size if back else outer)
+
+
+def measure(items: Any, similarities: dict[str, Any]) -> Scaling:
+    """Find the scaling of inputs ``(item, feature)`` and, unless there are none, of all similarities together.
+
+    Sizes are rounded to powers that multiply and divide without rounding: of 2, and of 4 where their root is taken.
+    """
+    if hasattr(items, "tocsr"):
+        shift, size = None, np.sqrt(items.multiply(items).mean())
+    else:
+        shift, size = items.mean(axis=0, dtype=np.float64), np.sqrt(items.var(axis=0, dtype=np.float64).mean())
+    return Scaling(shift, _power(float(size), 2.0), _power(root_mean_square(similarities), 4.0))
+
+
+def _power(size: float, base: float) -> float:
+    """Give the nearest power, 1 for no size at all."""
+    return base ** round(log(size, base)) if size > 0 and np.isfinite(size) else 1.0
+
+
+def root_mean_square(similarities: dict[str, Any]) -> float:
+    """Give the root mean square of the known entries of matrices, dense (NaN = unknown) or sparse; 1 where it is 0."""
+    sums = [(0.0, 0), *(known_square_sum(matrix) for matrix in similarities.values())]
+    total, count = (sum(part) for part in zip(*sums, strict=True))
+    return float(np.sqrt(total / count)) if total > 0 else 1.0
+
+
+def known_square_sum(matrix: Any) -> tuple[float, int]:
+    """Give the sum of squares of a matrix's known entries and how many they are."""
+    known = values_of(matrix)
+    return float((known.astype(np.float64) ** 2).sum()), len(known)
+
+
+def values_of(matrix: Any) -> NDArray:
+    """Give the known entries of a matrix, dense (NaN = unknown) or sparse (what is stored is known)."""
+    values = matrix.data if hasattr(matrix, "tocsr") else matrix
+    return values[~np.isnan(values)]

@@ -1,0 +1,183 @@
+"""Factors of a matrix of similarities between two kinds of items, rectangular and perhaps known in part."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import clone
+from torch import Tensor, nn
+
+from simec_vision.arrays.recipes import RECIPES
+from simec_vision.arrays.scaling import root_mean_square, values_of
+from simec_vision.arrays.targets import ONE, filled, read_similarities
+from simec_vision.encoders import Encoder
+from simec_vision.estimator import SimilarityEncoder
+from simec_vision.items import InputError
+
+LARGE = 500
+"""Rows or columns from which on only the largest singular values are sought where they are few."""
+
+STEPS = 1500
+"""Steps that free embeddings are trained for."""
+
+L2 = 5e-4
+"""Strength of the L2 penalty of free embeddings where not everything is known."""
+
+
+class Table(Encoder):
+    """One free embedding an item, for items of which nothing is known but their number.
+
+    The same as a linear encoder without bias on one-hot vectors, at the cost of a look-up.
+
+    Args:
+        start: The embeddings to start from, shape ``(item, embedding)``.
+    """
+
+    def __init__(self, start: Tensor) -> None:
+        super().__init__(nn.Embedding.from_pretrained(start.clone(), freeze=False), start.shape[1], {})
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Embed items given by their numbers, shape ``(batch, 1)``: ``(batch, embedding)``."""
+        return self.layers(images[:, 0].long())
+
+
+@dataclass(frozen=True)
+class Factorisation:
+    """Two embeddings whose inner products are similarities.
+
+    Args:
+        rows: Of the rows' items, shape ``(row, embedding)``.
+        columns: Of the columns' items, shape ``(column, embedding)``.
+        row_encoder: What embeds rows from features, where these were given.
+        column_encoder: The same of columns.
+    """
+
+    rows: NDArray[np.float32]
+    columns: NDArray[np.float32]
+    row_encoder: SimilarityEncoder | None = None
+    column_encoder: SimilarityEncoder | None = None
+
+    def reconstruction(self) -> NDArray[np.float32]:
+        """Give the whole predicted matrix, shape ``(row, column)``."""
+        return self.rows @ self.columns.T
+
+
+def factorise(
+    S: Any,  # noqa: N803
+    dim: int,
+    row_features: Any = None,
+    column_features: Any = None,
+    estimator: SimilarityEncoder | None = None,
+    l2: float | None = None,
+    epochs: int | None = None,
+    lr: float = 1e-2,
+    batch_size: int | None = None,
+    seed: int = 0,
+    accelerator: str = "auto",
+) -> Factorisation:
+    """Factorise a matrix from both sides: S ≈ rows @ columns.T (Horn & Müller 2018, arXiv 1702.01824).
+
+    An encoder embeds the rows and learns a head with one row for each column of S; both start from the truncated
+    singular value decomposition of S with the unknown entries at the mean. Without features of the columns, that head
+    is their embedding. With features, a second encoder learns to embed columns so that they predict S.T with the rows'
+    embeddings as its frozen head. Unknown entries play no part in training; where everything is known, the truncated
+    decomposition is the best answer (Eckart & Young 1936).
+
+    Args:
+        S: Shape ``(row, column)``, NaN where unknown, or scipy sparse (what is stored is known).
+        dim: Length of an embedding.
+        row_features: Features of the rows, shape ``(row, feature)``; default: each row has a free embedding.
+        column_features: The same of the columns.
+        estimator: How encoders of features are made and trained; copies are fitted.
+        l2: Strength λ of λ (Σ rows² + Σ columns²) of free embeddings, beside the mean squared error of S over its root
+            mean square; default: 0 where everything is known, else :data:`L2`.
+        epochs: Passes over the rows; default: as many as :data:`STEPS` steps take.
+        lr: Largest learning rate of free embeddings.
+        batch_size: Rows of a step; default: 32 to 256 by their number.
+        seed: Seed of the order of rows.
+        accelerator: Lightning's name of the device.
+
+    Raises:
+        InputError: for no matrix, or features of another number of items.
+    """
+    matrices, form = read_similarities(S, None)
+    if form != "matrix":
+        raise InputError(f"Expected S as one matrix (row, column), got one of the form {form!r}")
+    matrix, size = matrices[ONE], root_mean_square(matrices)
+    rows, columns = start_factors(matrix, dim)
+    own = clone(estimator or SimilarityEncoder()).set_params(embedding_dim=dim, gram_penalty=0.0)
+    row_encoder = column_encoder = None
+    if row_features is None:
+        strength = (0.0 if _complete(matrix) else L2) if l2 is None else l2
+        free = SimilarityEncoder(
+            dim, gram_penalty=0.0, l2_embedding=strength, l2_head=strength, lr=lr, epochs=epochs,
+            batch_size=batch_size, seed=seed, accelerator=accelerator,
+        )  # fmt: skip
+        rows, columns = _free_embeddings(matrix, size, rows, columns, free)
+    else:
+        row_encoder = own.set_params(head_start=columns).fit(row_features, matrix)
+        rows, columns = row_encoder.transform(row_features).astype(np.float32), row_encoder.head_
+    if column_features is not None:
+        column_encoder = clone(own).set_params(head_start=rows, head_frozen=True).fit(column_features, matrix.T)
+        columns = column_encoder.transform(column_features).astype(np.float32)
+    return Factorisation(rows, columns, row_encoder, column_encoder)
+
+
+def _complete(matrix: Any) -> bool:
+    return len(values_of(matrix)) == matrix.shape[0] * matrix.shape[1]
+
+
+def _free_embeddings(
+    matrix: Any, size: float, rows: NDArray, columns: NDArray, free: SimilarityEncoder
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Train a table of the rows' embeddings and a head of the columns', on similarities of size 1."""
+    root, items = np.float32(size**0.5), np.arange(len(rows))[:, None]
+    batch = free.batch_size or RECIPES["fast"].batch(len(rows))
+    epochs = free.epochs or max(1, STEPS // -(-len(rows) // batch))
+    free.set_params(encoder=Table(torch.from_numpy(rows / root)), head_start=columns / root)
+    free.set_params(batch_size=batch, epochs=epochs).fit(items, matrix / np.float32(size))
+    return root * free.transform(items).astype(np.float32), root * free.head_
+
+
+def start_factors(matrix: Any, dim: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Take the truncated singular value decomposition U √s, V √s of a matrix with unknown entries at the mean.
+
+    Args:
+        matrix: Shape ``(row, column)``, dense (NaN = unknown) or sparse (what is stored is known).
+        dim: How many singular values; columns beyond those that there are are 0.
+
+    Returns:
+        Shapes ``(row, dim)`` and ``(column, dim)``.
+    """
+    from scipy.sparse.linalg import svds
+
+    mean, smallest = values_of(matrix).mean(dtype=np.float64), min(matrix.shape)
+    if LARGE < smallest and dim < smallest // 5:
+        whole = _operator(matrix, mean) if hasattr(matrix, "tocsr") else np.where(np.isnan(matrix), mean, matrix)
+        u, s, v = (part[..., ::-1] for part in svds(whole, dim, v0=np.ones(smallest)))
+        v = v[:, ::-1][::-1]
+    else:
+        dense = filled(matrix) if hasattr(matrix, "tocsr") else matrix
+        u, s, v = np.linalg.svd(np.where(np.isnan(dense), mean, dense), full_matrices=False)
+    kept = min(dim, len(s))
+    rows, columns = (np.zeros((count, dim), dtype=np.float32) for count in matrix.shape)
+    rows[:, :kept], columns[:, :kept] = u[:, :kept] * np.sqrt(s[:kept]), v[:kept].T * np.sqrt(s[:kept])
+    return rows, columns
+
+
+def _operator(matrix: Any, mean: float) -> Any:
+    """Give a sparse matrix with the mean at what is not stored, as products only."""
+    from scipy.sparse.linalg import LinearOperator
+
+    residual = matrix.astype(np.float64)
+    residual.data = np.nan_to_num(residual.data - mean)
+
+    def times(vector: NDArray) -> NDArray:
+        return residual @ vector + mean * vector.sum(axis=0)
+
+    def transposed(vector: NDArray) -> NDArray:
+        return residual.T @ vector + mean * vector.sum(axis=0)
+
+    return LinearOperator(matrix.shape, matvec=times, rmatvec=transposed, matmat=times, rmatmat=transposed, dtype=float)
