@@ -22,6 +22,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "benchmark loading": {},
     "experiment list": {},
     "experiment few_labels": {"trainer.enable_progress_bar": False, "trainer.check_val_every_n_epoch": None},
+    "experiment matrix_factorization": {},
     "experiment transfer_tasks": {"trainer.enable_progress_bar": False},
 }
 """Command → option → default, where it differs from the command's signature."""
@@ -43,6 +44,7 @@ FUNCTIONS = {
     "benchmark loading": ("cli.loading_speed", "benchmark_loading"),
     "experiment list": ("experiments.listing", "list_experiments"),
     "experiment few_labels": ("experiments.few_labels", "few_labels"),
+    "experiment matrix_factorization": ("experiments.matrix_factorization", "matrix_factorization"),
     "experiment transfer_tasks": ("experiments.transfer_tasks", "transfer_tasks"),
 }
 """Command → file and function."""
@@ -50,7 +52,7 @@ FUNCTIONS = {
 TASKS = {
     "pretrain": ("", "autoencoder"),
     "evaluate": ("explanations", "trap", "embedding", "line"),
-    "experiment": ("list", "few_labels", "transfer_tasks"),
+    "experiment": ("list", "few_labels", "transfer_tasks", "matrix_factorization"),
     "benchmark": ("pretraining", "references", "images", "processes", "explanation", "loading"),
 }
 """Script → what it can do, its first argument; the first of these where there is none (pretraining on similarities)."""

@@ -103,7 +103,7 @@ def _make(cell: Cell, folder: Path) -> Line:
     arrays = {name: value for name, value in given.items() if isinstance(value, np.ndarray) and value.ndim}
     if arrays:
         with replacing(folder / "arrays" / f"{cell.name}.npz") as partial:
-            np.savez_compressed(partial, **arrays)
+            np.savez_compressed(partial, **arrays)  # type: ignore[arg-type]  # NumPy's signature
     values = {name: float(value) for name, value in given.items() if name not in arrays}
     return {**cell.told(), "values": values, "seconds": seconds}
 

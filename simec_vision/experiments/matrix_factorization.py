@@ -1,0 +1,224 @@
+"""The experiment ``matrix_factorization``: Similarity Encoders as SVD and eigendecomposition, with unknown entries.
+
+After notebook 00_matrix_factorization of Horn's simec (2020).
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simec_vision.experiments.cells import Cell
+from simec_vision.experiments.figures import Curves, draw_curves
+from simec_vision.experiments.results import Check
+from simec_vision.experiments.table_report import Found, Table, exactly, reached, run_experiment
+
+DIMS = (2, 10, 25, 50, 75, 100, 250, 400, 500)
+EPOCHS = 200
+MISSING_DIMS = (2, 10, 50, 100, 250, 500)
+MISSING = tuple(round(0.1 * tenth, 1) for tenth in range(10))
+QUICK_DIMS, QUICK_MISSING = (10, 100), (0.0, 0.5)
+
+TABLES = (
+    Table("svd", "mse", "Matrix 500 × 700: mean squared error", "embedding", 8),
+    Table("both_sides", "first", "Rows by an encoder, columns by its head", "embedding"),
+    Table("both_sides", "product", "Rows and columns by an encoder each", "embedding"),
+    Table("missing", "mse", "Unknown entries left out of training: error on all entries", "share unknown"),
+    Table("eigen_S1", "predicted", "A Aᵀ, 500 × 500: error of predicted similarities", "embedding", 7),
+    Table("eigen_S1", "embeddings", "A Aᵀ, 500 × 500: error of embeddings' inner products", "embedding", 7),
+    Table("eigen_S2", "predicted", "Aᵀ A, 700 × 700: error of predicted similarities", "embedding", 7),
+    Table("eigen_S2", "embeddings", "Aᵀ A, 700 × 700: error of embeddings' inner products", "embedding", 7),
+)
+
+
+def matrix_factorization(
+    config: str,
+    seeds: list[int] = [0, 1, 2],  # noqa: B006  # never changed, and the parser shows it
+    processes: int = 1,
+    quick: bool = False,
+    out: str | None = None,
+) -> None:
+    """Factorise a matrix as SVD and eigendecomposition do, and where entries are unknown, from one side and from both.
+
+    Args:
+        config: All options as YAML, for the experiment's folder.
+        seeds: Seeds of training; the matrix and what of it is unknown stay the same.
+        processes: Cells at once; each has its share of the processor's threads.
+        quick: Two lengths of embeddings, two shares of unknown entries, one seed.
+        out: Folder, new, empty or of the same experiment; default: runs/matrix_factorization.
+    """
+    cells = [*planned(seeds[:1] if quick else seeds, quick)]
+    run_experiment("matrix_factorization", cells, TABLES, claims, figures, config, processes, out)
+
+
+def planned(seeds: list[int], quick: bool) -> Iterator[Cell]:
+    """List the cells."""
+    for dim in QUICK_DIMS if quick else DIMS:
+        own: dict[str, Any] = {"dim": dim}
+        yield Cell("svd", "SVD", str(dim), svd, own)
+        for seed in seeds:
+            yield Cell("svd", "SimEc", str(dim), encoded, own, seed)
+            yield Cell("both_sides", "SimEc", str(dim), both_sides, own, seed)
+        for name in ("S1", "S2"):
+            yield Cell(f"eigen_{name}", "eigendecomposition", str(dim), eigen, {**own, "matrix": name})
+            for seed in seeds:
+                yield Cell(f"eigen_{name}", "SimEc", str(dim), similar, {**own, "matrix": name}, seed)
+    for dim in QUICK_DIMS if quick else MISSING_DIMS:
+        for share in QUICK_MISSING if quick else MISSING:
+            own = {"dim": dim, "share": share}
+            yield Cell("missing", f"mean-filled SVD, d={dim}", f"{share:g}", filled_svd, own)
+            for seed in seeds:
+                yield Cell("missing", f"SimEc, d={dim}", f"{share:g}", completed, own, seed)
+
+
+@cache
+def matrix() -> NDArray[np.float64]:
+    """Make the matrix A, shape ``(500, 700)``, whose singular values go down in four steps."""
+    u, s, v = np.linalg.svd(np.random.RandomState(28).rand(500, 700), full_matrices=False)
+    s[0] = s[1] + 1
+    s[:10] *= 50
+    s[10:20] *= 20
+    s[20:100] *= 10
+    product = (u * s) @ v
+    return product / np.abs(product).max()
+
+
+@cache
+def unknown(dim: int) -> dict[float, NDArray[np.bool_]]:
+    """Draw for each share of unknown entries which are, anew for each length of embeddings."""
+    random = np.random.RandomState(15)
+    return {share: random.rand(*matrix().shape) <= share for share in MISSING}
+
+
+def square(name: str) -> NDArray[np.float64]:
+    """Make the symmetric matrices S1 = A Aᵀ and S2 = Aᵀ A."""
+    return matrix() @ matrix().T if name == "S1" else matrix().T @ matrix()
+
+
+def error(given: NDArray[Any], other: NDArray[Any]) -> float:
+    """Mean squared difference of all entries."""
+    return float(np.mean((given - other) ** 2))
+
+
+def truncated(given: NDArray[np.float64], dim: int) -> NDArray[np.float64]:
+    """Give the best approximation of a rank."""
+    u, s, v = np.linalg.svd(given, full_matrices=False)
+    return (u[:, :dim] * s[:dim]) @ v[:dim]
+
+
+def svd(dim: int, seed: int) -> dict[str, float]:
+    """Measure the truncated singular value decomposition."""
+    return {"mse": error(truncated(matrix(), dim), matrix())}
+
+
+def eigen(dim: int, matrix: str, seed: int) -> dict[str, float]:
+    """Measure the truncated eigendecomposition."""
+    given = square(matrix)
+    found = error(truncated(given, dim), given)
+    return {"predicted": found, "embeddings": found}
+
+
+def filled_svd(dim: int, share: float, seed: int) -> dict[str, float]:
+    """Measure the truncated decomposition with unknown entries at the mean of the whole matrix, which helps it."""
+    filled = np.where(unknown(dim)[share], matrix().mean(), matrix())
+    return {"mse": error(truncated(filled, dim), matrix())}
+
+
+def encoder(dim: int, seed: int, **options: Any) -> Any:
+    """Make a linear encoder of one-hot vectors, from a random start."""
+    from simec_vision.estimator import SimilarityEncoder
+
+    none = {"l2_embedding": 0.0, "l2_head": 0.0, "gram_penalty": 0.0}
+    return SimilarityEncoder(
+        dim, seed=seed, **{**none, "head_start": "random", "epochs": EPOCHS, "lr": 1e-2, **options}
+    )
+
+
+def encoded(dim: int, seed: int) -> dict[str, float]:
+    """Measure an encoder and its head."""
+    rows = np.eye(len(matrix()), dtype=np.float32)
+    return {"mse": error(encoder(dim, seed).fit(rows, matrix()).predict(rows), matrix())}
+
+
+def both_sides(dim: int, seed: int) -> dict[str, float]:
+    """Measure an encoder of rows, and the product of its embeddings with those of an encoder of columns."""
+    rows, columns = (np.eye(size, dtype=np.float32) for size in matrix().shape)
+    first = encoder(dim, seed).fit(rows, matrix())
+    embedding = first.transform(rows)
+    second = encoder(dim, seed, head_start=embedding, head_frozen=True).fit(columns, matrix().T)
+    product = embedding @ second.transform(columns).T
+    return {"first": error(first.predict(rows), matrix()), "product": error(product, matrix())}
+
+
+def similar(dim: int, matrix: str, seed: int) -> dict[str, float]:
+    """Measure an encoder whose embeddings' inner products shall be a symmetric matrix."""
+    given = square(matrix)
+    rows = np.eye(len(given), dtype=np.float32)
+    fitted = encoder(dim, seed, gram_penalty=1.0, head_start="eigen").fit(rows, given)
+    embedding = fitted.transform(rows)
+    return {"predicted": error(fitted.predict(rows), given), "embeddings": error(embedding @ embedding.T, given)}
+
+
+def completed(dim: int, share: float, seed: int) -> dict[str, float]:
+    """Measure the factors of the known entries on all of them."""
+    from simec_vision.factorisation import factorise
+
+    given = np.where(unknown(dim)[share], np.nan, matrix())
+    return {"mse": error(factorise(given, dim, seed=seed).reconstruction(), matrix())}
+
+
+def claims(found: Found) -> Iterator[Check]:
+    """Check the original's claims."""
+    named = {(table.name, table.value): table for table in TABLES}
+    yield from exactly(found, named["svd", "mse"], ["SVD"])
+    yield from reached(found, named["svd", "mse"], ["SimEc"])
+    yield from reached(found, named["both_sides", "first"], ["SimEc"])
+    yield from reached(found, named["both_sides", "product"], ["SimEc"])
+    for name in ("eigen_S1", "eigen_S2"):
+        for value in ("predicted", "embeddings"):
+            yield from exactly(found, named[name, value], ["eigendecomposition"], share=1e-5)
+            yield from reached(found, named[name, value], ["SimEc"])
+    yield from exactly(found, named["missing", "mse"], [f"mean-filled SVD, d={dim}" for dim in MISSING_DIMS], 0.01)
+    yield from reached(found, named["missing", "mse"], [f"SimEc, d={dim}" for dim in MISSING_DIMS])
+    yield from _aims(found)
+
+
+def _aims(found: Found) -> Iterator[Check]:
+    """Check what this package adds: it comes near the SVD, from both sides as from one, and with unknown entries."""
+    best, ours = (found.cell("svd", row, "100", "mse") for row in ("SVD", "SimEc"))
+    if best is not None and ours is not None:
+        yield Check("embedding 100: within 3 times the SVD's error", f"{3 * best:.6f}", f"{ours:.6f}", ours <= 3 * best)
+    one, both = (found.cell("both_sides", "SimEc", "100", value) for value in ("first", "product"))
+    if one is not None and both is not None:
+        claim = "embedding 100: both sides as good as one, up to 5 %"
+        yield Check(claim, f"{1.05 * one:.6f}", f"{both:.6f}", both <= 1.05 * one)
+    half, filled = (found.cell("missing", f"{row}, d=50", "0.5", "mse") for row in ("SimEc", "mean-filled SVD"))
+    if half is not None and filled is not None:
+        claim = "embedding 50, half unknown: better than the original and the mean-filled SVD"
+        yield Check(claim, f"at most 0.0051, below {filled:.4f}", f"{half:.5f}", half <= min(0.0051, filled))
+
+
+def figures(found: Found) -> None:
+    """Draw errors by length of embeddings and by share of unknown entries."""
+    panels = [_panel(found, table, "xy") for table in TABLES if table.name in ("svd", "eigen_S1")]
+    draw_curves(panels, found.folder / "factorization.png")
+    missing = next(table for table in TABLES if table.name == "missing")
+    dims = dict.fromkeys(row.rpartition("=")[2] for row in found.grid("missing", "mse"))
+    draw_curves([_panel(found, missing, "", f", d={dim}") for dim in dims], found.folder / "missing.png")
+
+
+def _panel(found: Found, table: Table, logarithmic: str, ending: str = "") -> Curves:
+    """Give a table, or its rows with an ending, as curves."""
+    ours: Mapping[str, Any] = found.grid(table.name, table.value)
+    theirs = found.original(table.name, table.value)
+    short = {row: row.removesuffix(ending) for row in ours if row.endswith(ending)}
+    return Curves(
+        f"embedding {ending.rpartition('=')[2]}" if ending else table.title.partition(":")[0],
+        table.columns,
+        "mean squared error",
+        {name: {float(at): value for at, value in ours[row].items()} for row, name in short.items()},
+        {name: {float(at): value for at, value in theirs.get(row, {}).items()} for row, name in short.items()},
+        logarithmic,
+    )
