@@ -7,7 +7,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Executor, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
@@ -88,7 +88,11 @@ def workers(processes: int) -> Iterator[Executor]:
 
 
 def run_all(
-    planned: Mapping[Path, str], commands: Mapping[Path, str], pool: Executor, done: Callable[[], None] = lambda: None
+    planned: Mapping[Path, str],
+    commands: Mapping[Path, str],
+    pool: Executor,
+    done: Callable[[], None] = lambda: None,
+    after: Mapping[Path, Path] | None = None,
 ) -> list[dict[str, Any]]:
     """Make the planned runs, and give their summaries.
 
@@ -100,6 +104,7 @@ def run_all(
         commands: Run folder → which command, such as ``finetune``.
         pool: Makes them, from :func:`workers`.
         done: Called after a run has ended.
+        after: Run folder → that of the run which must have ended before it begins, where there is one.
 
     Returns:
         What each run's ``summary.json`` holds, in the order of the plan.
@@ -111,9 +116,14 @@ def run_all(
         run.parent.mkdir(parents=True, exist_ok=True)
         write_text(options_file(run), options)
     todo = [run for run in planned if not (run / "summary.json").is_file()]
-    for each in as_completed([pool.submit(_run, commands[run], run) for run in todo]):
-        each.result()
-        done()
+    waiting = {run: first for run, first in (after or {}).items() if run in todo and first in todo}
+    running = {pool.submit(_run, commands[run], run): run for run in todo if run not in waiting}
+    while running:
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            future.result()
+            ended = running.pop(future)
+            running |= {pool.submit(_run, commands[run], run): run for run in waiting if waiting[run] == ended}
+            done()
     return [json.loads((run / "summary.json").read_text()) for run in planned]
 
 

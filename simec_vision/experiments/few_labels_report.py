@@ -110,12 +110,16 @@ def _shrinks(ours: Means, few: int, many: int) -> Iterator[Check]:
 
 
 def improves(ours: Means, theirs: Means) -> Iterator[Check]:
-    """Check that similarities of classes teach as much as labels do, and more than anything the original tried."""
+    """Check that similarities of classes teach as much as labels do, and more than anything the original tried.
+
+    On other data, of which few images may test, chance moves accuracies by more than the half point allowed there.
+    """
+    least = -0.5 if theirs else -5.0
     for count, (mean, _) in ours.get("simec_classes", {}).items():
         if count in ours.get("labels", {}):
             gain = mean - ours["labels"][count][0]
             claim = f"with {count} labels simec_classes is level with labels"
-            yield Check(claim, "at least -0.5 points", f"{gain:+.2f}", gain >= -0.5)
+            yield Check(claim, f"at least {least:g} points", f"{gain:+.2f}", gain >= least)
         best = max((row[count][0] for row in theirs.values() if count in row), default=None)
         if best is not None:
             claim = f"with {count} labels simec_classes beats the best of the original's ten"

@@ -70,6 +70,8 @@ class Study:
     def run(self, processes: int, lines: Path) -> list[Line]:
         """Make all runs that are not yet made, and write a line of JSON for each tuning as soon as it is done.
 
+        Tuning begins as soon as the pretraining that it starts from has ended.
+
         Args:
             processes: Runs at once.
             lines: The file of lines, in the order of the tunings.
@@ -83,9 +85,10 @@ class Study:
         todo = planned({self.folder / each.name: self._options(each) for each in self.tunings})
         before = {self._made(each.name): each for each in self.pretrainings if each.command}
         first = planned({run: each.options for run, each in before.items()})
+        commands = {run: each.command for run, each in before.items()} | dict.fromkeys(todo, "finetune")
+        after = {self.folder / each.name: self._made(each.pretraining) for each in self.tunings}
         with workers(processes) as pool:
-            run_all(first, {run: each.command for run, each in before.items()}, pool)
-            run_all(todo, dict.fromkeys(todo, "finetune"), pool, lambda: write_lines(lines, self.lines()))
+            run_all(first | todo, commands, pool, lambda: write_lines(lines, self.lines()), after)
         write_lines(lines, self.lines())
         return self.lines()
 
