@@ -252,7 +252,7 @@ class SimilarityEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         return predict(self.model_, self._items(X), self.accelerator, sigmoid, self._form)
 
     def score(self, X: Any, y: Any) -> float:  # noqa: N803
-        """Give r² = 1 − Σ (predicted − target)² / Σ (target − mean)² over all known entries, the mean over similarities."""
+        """Give r² = 1 − Σ (predicted − target)² / Σ (target − mean)² over known entries, the mean over similarities."""
         check_is_fitted(self, "model_")
         items = self._items(X)
         similarities, _ = read_similarities(y, items.shape[0])

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,6 @@ from simec_vision.items import InputError
 from simec_vision.model import SimilarityModel
 from simec_vision.optimisation import Optimisation
 from simec_vision.pretraining import Objective, Pretraining
-
 
 CALLS = 1_000_003
 """Distance of the seeds of random blocks in calls of ``partial_fit`` that begin an epoch apart."""
@@ -42,7 +41,7 @@ class Training:
     items: Any
     similarities: dict[str, Any]
     grams: dict[str, np.ndarray | None]
-    scaling: Scaling = Scaling()
+    scaling: Scaling = field(default_factory=Scaling)
 
     @property
     def recipe(self) -> Recipe:
