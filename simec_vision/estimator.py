@@ -306,6 +306,3 @@ class SimilarityEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         from simec_vision.arrays.saving import load
 
         return load(cls, Path(folder), encoder)
-
-
-

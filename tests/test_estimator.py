@@ -154,7 +154,12 @@ def test_recipes_differ_as_the_original_implementations_do():
         for name in ("keras", "torch")
     }
     keras, torch_ = (training.optimisation(False) for training in both.values())
-    assert (keras.optimizer, keras.schedule, torch_.optimizer, torch_.schedule) == ("adamax", "constant", "adam", "plateau")
+    assert (keras.optimizer, keras.schedule, torch_.optimizer, torch_.schedule) == (
+        "adamax",
+        "constant",
+        "adam",
+        "plateau",
+    )
     assert torch_.plateau_start == 4
     assert keras.lr == torch_.lr == 5e-4
     assert both["torch"].objective().orthogonality_start == pytest.approx(1 / 3)
@@ -246,7 +251,7 @@ def test_a_saved_estimator_is_the_same(tmp_path):
     np.testing.assert_allclose(clone(loaded).fit(x, kernel).transform(x), saved.transform(x), rtol=1e-6)
     with pytest.raises(InputError, match="holds something"):
         saved.save(tmp_path / "one")
-    with pytest.raises(InputError, match="no .*estimator.json"):
+    with pytest.raises(InputError, match=r"no .*estimator\.json"):
         SimilarityEncoder.load(tmp_path)
 
 
@@ -280,7 +285,9 @@ def test_an_encoder_of_ones_own_takes_pictures(tmp_path):
     estimator = SimilarityEncoder(6, encoder=MLP(48, 6, (8,)), epochs=3).fit(pictures, flat @ flat.T)
     assert estimator.transform(pictures).shape == (40, 6)
     estimator.save(tmp_path / "own")
-    np.testing.assert_array_equal(SimilarityEncoder.load(tmp_path / "own").predict(pictures), estimator.predict(pictures))
+    np.testing.assert_array_equal(
+        SimilarityEncoder.load(tmp_path / "own").predict(pictures), estimator.predict(pictures)
+    )
 
 
 def test_it_fits_into_scikit_learn():
