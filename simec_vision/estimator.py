@@ -182,7 +182,7 @@ class SimilarityEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             items, similarities, held_out = self._with_validation(items, similarities, validation)
         training = Training(self, items, similarities, grams)
         if first:
-            training.measure()
+            training.measure(~held_out)
             self._scaling, self._form = training.scaling, form
             model = training.build()
         else:

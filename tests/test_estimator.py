@@ -172,7 +172,7 @@ def test_recipes_differ_as_the_original_implementations_do():
 @pytest.mark.parametrize("recipe", ["keras", "torch"])
 def test_recipes_learn(recipe):
     x, kernel = make()
-    assert SimilarityEncoder(3, recipe=recipe, epochs=60, lr=0.02).fit(x, kernel).score(x, kernel) > 0.9
+    assert SimilarityEncoder(3, recipe=recipe, epochs=150, lr=0.02).fit(x, kernel).score(x, kernel) > 0.9
 
 
 def test_a_frozen_head_stays_and_the_encoder_learns():
@@ -180,16 +180,17 @@ def test_a_frozen_head_stays_and_the_encoder_learns():
     values, vectors = np.linalg.eigh(kernel)
     head = vectors[:40, -2:] * np.sqrt(values[-2:])
     options = {"head_start": head, "head_frozen": True, "gram_penalty": 1.0, "orthogonality_penalty": 1.0}
-    estimator = SimilarityEncoder(2, epochs=100, l2_head=5.0, **options).fit(x, kernel[:, :40])
+    estimator = SimilarityEncoder(2, epochs=150, l2_head=5.0, **options).fit(x, kernel[:, :40])
     np.testing.assert_array_equal(estimator.head_, head.astype(np.float32))
-    np.testing.assert_allclose(estimator.transform(x), vectors[:, -2:] * np.sqrt(values[-2:]), atol=0.05)
+    expected = np.linalg.lstsq(head, kernel[:, :40].T, rcond=None)[0].T
+    np.testing.assert_allclose(estimator.transform(x), expected, atol=0.1)
 
 
 def test_eigen_start_is_the_best_head():
     x, kernel = make()
     similarities, _ = read_similarities(kernel, 60)
     training = Training(SimilarityEncoder(2), x, similarities, read_grams(None, similarities))
-    training.measure()
+    training.measure(np.ones(60, dtype=bool))
     training.scaling.fold(model := training.build())
     head = model.head("similarity").weight.double().numpy()
     values, vectors = np.linalg.eigh(kernel)
@@ -200,7 +201,7 @@ def test_eigen_start_is_the_best_head():
 def test_probabilities_lie_between_0_and_1(loss, output):
     x, kernel = make()
     same = (kernel > 0).astype(float)
-    estimator = SimilarityEncoder(4, epochs=60, loss=loss, output_activation=output).fit(x, same)
+    estimator = SimilarityEncoder(4, epochs=150, loss=loss, output_activation=output).fit(x, same)
     predicted = estimator.predict(x)
     assert 0 <= predicted.min() <= predicted.max() <= 1
     assert ((predicted > 0.5) == same).mean() > 0.9
@@ -210,7 +211,7 @@ def test_scaling_folds_in_and_out():
     x, kernel = make()
     similarities, _ = read_similarities(1000 * kernel, 60)
     training = Training(SimilarityEncoder(2, hidden=(3,)), x + 5, similarities, read_grams(None, similarities))
-    training.measure()
+    training.measure(np.ones(60, dtype=bool))
     model = training.build()
     before = [parameter.detach().clone() for parameter in model.parameters()]
     scaled = model(torch.from_numpy(training.scaling.inputs(x + 5)))["similarity"]
@@ -275,8 +276,7 @@ def test_given_validation_items_are_not_trained_on():
     other = SimilarityEncoder(2, epochs=2, restore_best=False)
     other.fit(x[:40], kernel[:40, :20], validation=(x[40:], kernel[40:, :20]))
     assert len(other.history_["validation/loss"]) == 2
-    # inputs and similarities are sized by all items given, so that only nearly the same is learned
-    np.testing.assert_allclose(np.abs(other.transform(x)), np.abs(plain.transform(x)), rtol=0.3, atol=0.5)
+    np.testing.assert_allclose(other.transform(x), plain.transform(x), rtol=1e-5, atol=1e-6)
 
 
 def test_an_encoder_of_ones_own_takes_pictures(tmp_path):
@@ -331,7 +331,7 @@ X, KERNEL = make(20)
         ({"head_start": np.zeros((2, 20))}, X, KERNEL, r"= \(20, 2\), got \(2, 20\)"),
         ({"head_frozen": True}, X, KERNEL, "Expected head_start"),
         ({"hidden": (3, 3), "activation": ["tanh"]}, X, KERNEL, "2 hidden layers, got 1"),
-        ({}, np.where(X == X[0], np.nan, X), KERNEL, "NaN"),
+        ({}, np.where(X[0] == X, np.nan, X), KERNEL, "NaN"),
     ],
 )
 def test_mistakes_are_told_in_a_line(options, x, y, message):
