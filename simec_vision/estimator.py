@@ -1,6 +1,7 @@
 """Similarity Encoders for arrays, by scikit-learn's conventions: fit, transform, predict, score."""
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, Literal, Self
 from warnings import warn
@@ -186,7 +187,7 @@ class SimilarityEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             self._scaling, self._form = training.scaling, form
             model = training.build()
         else:
-            training.scaling, model = self._scaling, self.model_
+            training.scaling, model = self._scaling, deepcopy(self.model_)
             self._check_same_references(similarities)
             self._scaling.fold(model, back=True)
         course, self._moments = training.run(model, held_out, self.n_iter_, epochs, self._moments)

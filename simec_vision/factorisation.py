@@ -156,8 +156,8 @@ def start_factors(matrix: Any, dim: int) -> tuple[NDArray[np.float32], NDArray[n
     mean, smallest = values_of(matrix).mean(dtype=np.float64), min(matrix.shape)
     if smallest > LARGE and dim < smallest // 5:
         whole = _operator(matrix, mean) if hasattr(matrix, "tocsr") else np.where(np.isnan(matrix), mean, matrix)
-        u, s, v = (part[..., ::-1] for part in svds(whole, dim, v0=np.ones(smallest)))
-        v = v[:, ::-1][::-1]
+        u, s, v = svds(whole, dim, v0=np.ones(smallest))
+        u, s, v = u[:, ::-1], s[::-1], v[::-1]  # they come in ascending order
     else:
         dense = filled(matrix) if hasattr(matrix, "tocsr") else matrix
         u, s, v = np.linalg.svd(np.where(np.isnan(dense), mean, dense), full_matrices=False)
