@@ -215,7 +215,7 @@ class SimilarityEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
     def _held_out(self, items: int, epochs: int | None) -> NDArray[np.bool_]:
         held_out = np.zeros(items, dtype=bool)
-        count = round(self.validation * items) if epochs is None else 0
+        count = min(items - 1, round(self.validation * items)) if epochs is None else 0
         held_out[np.random.default_rng(self.seed).permutation(items)[:count]] = True
         return held_out
 

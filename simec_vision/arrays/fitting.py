@@ -194,6 +194,7 @@ class Training:
             seed = options.seed + CALLS * begun
             torch.manual_seed(seed)
             objective, optimisation = self.objective(continued), self.optimisation(continued)
+            model.train()  # Lightning leaves modules in the mode that they are in
             module = Pretraining(model, self.targets(), objective, optimisation, seed, lean=True)
             device = trainer.strategy.root_device
             items = self._tensor()
