@@ -143,7 +143,7 @@ def test_recipes_minimise_the_original_objective(recipe, start):
     expected += 0.1 * (encoder[1].weight ** 2).sum() + 0.2 * (encoder[3].weight ** 2).sum() + 0.3 * (head**2).sum()
     if start == 0:
         expected += 0.7 * orthogonality_penalty(head)
-    assert estimator.history_["train/loss"][0] == pytest.approx(float(expected), rel=1e-4)
+    assert estimator.history_["train/loss"][0] == pytest.approx(expected.item(), rel=1e-4)
 
 
 def test_recipes_differ_as_the_original_implementations_do():
@@ -192,7 +192,7 @@ def test_eigen_start_is_the_best_head():
     training = Training(SimilarityEncoder(2), x, similarities, read_grams(None, similarities))
     training.measure(np.ones(60, dtype=bool))
     training.scaling.fold(model := training.build())
-    head = model.head("similarity").weight.double().numpy()
+    head = model.head("similarity").weight.detach().double().numpy()
     values, vectors = np.linalg.eigh(kernel)
     np.testing.assert_allclose(head @ head.T, (vectors[:, -2:] * values[-2:]) @ vectors[:, -2:].T, atol=1e-3)
 
