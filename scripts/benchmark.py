@@ -1,6 +1,6 @@
 """Run `python scripts/benchmark.py pretraining --help` for the options, or one of the other comparisons.
 
-They are: references, images, processes, explanation, loading.
+They are: references, images, processes, explanation, loading, estimator.
 """
 
 import sys

@@ -260,8 +260,8 @@ class MLP(Encoder):
     ) -> None:
         activations = {"tanh": nn.Tanh, "relu": nn.ReLU, "sigmoid": nn.Sigmoid}
         chosen = [activation] * len(hidden) if isinstance(activation, str) else [*activation]
-        asked = {activation} if isinstance(activation, str) else set(activation)
-        for name, known in (*((name, [*activations]) for name in asked), (embedding_activation, ["none", *activations])):
+        asked = chosen if chosen or not isinstance(activation, str) else [activation]
+        for name, known in ((embedding_activation, ["none", *activations]), *((one, [*activations]) for one in asked)):
             if name not in known:
                 raise InputError(f"Expected an activation, got {name!r}: {nearest(name, known)}")
         if len(chosen) != len(hidden):

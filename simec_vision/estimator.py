@@ -1,6 +1,7 @@
 """Similarity Encoders for arrays, by scikit-learn's conventions: fit, transform, predict, score."""
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, Literal, Self
 from warnings import warn
@@ -182,11 +183,11 @@ class SimilarityEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             items, similarities, held_out = self._with_validation(items, similarities, validation)
         training = Training(self, items, similarities, grams)
         if first:
-            training.measure()
+            training.measure(~held_out)
             self._scaling, self._form = training.scaling, form
             model = training.build()
         else:
-            training.scaling, model = self._scaling, self.model_
+            training.scaling, model = self._scaling, deepcopy(self.model_)
             self._check_same_references(similarities)
             self._scaling.fold(model, back=True)
         course, self._moments = training.run(model, held_out, self.n_iter_, epochs, self._moments)
@@ -214,7 +215,7 @@ class SimilarityEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
     def _held_out(self, items: int, epochs: int | None) -> NDArray[np.bool_]:
         held_out = np.zeros(items, dtype=bool)
-        count = round(self.validation * items) if epochs is None else 0
+        count = min(items - 1, round(self.validation * items)) if epochs is None else 0
         held_out[np.random.default_rng(self.seed).permutation(items)[:count]] = True
         return held_out
 
@@ -252,7 +253,7 @@ class SimilarityEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         return predict(self.model_, self._items(X), self.accelerator, sigmoid, self._form)
 
     def score(self, X: Any, y: Any) -> float:  # noqa: N803
-        """Give r² = 1 − Σ (predicted − target)² / Σ (target − mean)² over all known entries, the mean over similarities."""
+        """Give r² = 1 − Σ (predicted − target)² / Σ (target − mean)² over known entries, the mean over similarities."""
         check_is_fitted(self, "model_")
         items = self._items(X)
         similarities, _ = read_similarities(y, items.shape[0])
@@ -306,6 +307,3 @@ class SimilarityEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         from simec_vision.arrays.saving import load
 
         return load(cls, Path(folder), encoder)
-
-
-

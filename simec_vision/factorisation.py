@@ -22,7 +22,7 @@ LARGE = 500
 STEPS = 1500
 """Steps that free embeddings are trained for."""
 
-L2 = 5e-4
+L2 = 2e-5
 """Strength of the L2 penalty of free embeddings where not everything is known."""
 
 
@@ -154,10 +154,10 @@ def start_factors(matrix: Any, dim: int) -> tuple[NDArray[np.float32], NDArray[n
     from scipy.sparse.linalg import svds
 
     mean, smallest = values_of(matrix).mean(dtype=np.float64), min(matrix.shape)
-    if LARGE < smallest and dim < smallest // 5:
+    if smallest > LARGE and dim < smallest // 5:
         whole = _operator(matrix, mean) if hasattr(matrix, "tocsr") else np.where(np.isnan(matrix), mean, matrix)
-        u, s, v = (part[..., ::-1] for part in svds(whole, dim, v0=np.ones(smallest)))
-        v = v[:, ::-1][::-1]
+        u, s, v = svds(whole, dim, v0=np.ones(smallest))
+        u, s, v = u[:, ::-1], s[::-1], v[::-1]  # they come in ascending order
     else:
         dense = filled(matrix) if hasattr(matrix, "tocsr") else matrix
         u, s, v = np.linalg.svd(np.where(np.isnan(dense), mean, dense), full_matrices=False)

@@ -304,3 +304,12 @@ def test_mistakes(capsys):
         assert re.fullmatch(r"error: [^\n]*\n", line), line
         assert re.search(message, line), line
         assert not list(Path(".").rglob("summary.json"))
+
+
+def test_the_estimator_beside_the_naive_loop():
+    sizes = ["--items", "64", "--references", "16", "--epochs", "4"]
+    summary = measured("estimator", *sizes, "--naive_steps", "0")
+    figures = {name: figure["median"] for name, figure in summary["figures"].items()}
+    assert set(figures) == {"ours_seconds", "ours_mse", "naive_seconds", "naive_mse"}
+    assert summary["ours_over_naive"] == pytest.approx(figures["naive_seconds"] / figures["ours_seconds"])
+    assert main("benchmark", ["estimator", "--references", "9", "--items", "8"]) == 2

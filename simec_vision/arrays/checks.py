@@ -14,7 +14,9 @@ NAMES = {
     "schedule": (None, "cosine", "constant", "plateau"),
 }
 COUNTS = ("embedding_dim", "epochs", "batch_size")
-STRENGTHS = ("gram_penalty", "orthogonality_penalty", "orthogonality_start", "l2_hidden", "l2_embedding", "l2_head", "lr")
+STRENGTHS = (
+    "gram_penalty", "orthogonality_penalty", "orthogonality_start", "l2_hidden", "l2_embedding", "l2_head", "lr",
+)  # fmt: skip
 
 
 def check_options(options: Any) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,15 +12,15 @@ from torch import Tensor, nn
 from simec_vision.arrays.batches import TensorBatches
 from simec_vision.arrays.recipes import Recipe, recipe, start_weights
 from simec_vision.arrays.running import Course, Moments, make_trainer, silence
-from simec_vision.arrays.scaling import Scaling, measure
+from simec_vision.arrays.scaling import Scaling, measure, values_of
 from simec_vision.arrays.targets import bound, check_own, own_similarities
 from simec_vision.encoders import MLP
 from simec_vision.heads import SimilarityHead, head_weight
 from simec_vision.items import InputError
+from simec_vision.losses import refuse_outside_unit_interval
 from simec_vision.model import SimilarityModel
 from simec_vision.optimisation import Optimisation
 from simec_vision.pretraining import Objective, Pretraining
-
 
 CALLS = 1_000_003
 """Distance of the seeds of random blocks in calls of ``partial_fit`` that begin an epoch apart."""
@@ -42,7 +42,7 @@ class Training:
     items: Any
     similarities: dict[str, Any]
     grams: dict[str, np.ndarray | None]
-    scaling: Scaling = Scaling()
+    scaling: Scaling = field(default_factory=Scaling)
 
     @property
     def recipe(self) -> Recipe:
@@ -54,11 +54,12 @@ class Training:
         value = getattr(self.options, name)
         return getattr(self.recipe, name) if value is None else value
 
-    def measure(self) -> None:
-        """Find the scaling, as far as the recipe and the encoder let things be scaled."""
+    def measure(self, chosen: np.ndarray) -> None:
+        """Find the scaling by some items, as far as the recipe and the encoder let things be scaled."""
         if self.recipe.scaled and self.options.encoder is None:
             free = self._inner_products() and self.options.embedding_activation == "none"
-            self.scaling = measure(self.items, self.similarities if free else {})
+            trained = {name: matrix[chosen] for name, matrix in self.similarities.items()}
+            self.scaling = measure(self.items[chosen], trained if free else {})
 
     def _inner_products(self) -> bool:
         return self.options.loss != "bce" and self.options.output_activation == "none"
@@ -152,7 +153,13 @@ class Training:
         return Optimisation(self.chosen("optimizer"), rate, 0, 0.0, schedule, clip=self.recipe.clip)
 
     def targets(self) -> dict[str, Any]:
-        """Make the modules that give target similarities, scaled."""
+        """Make the modules that give target similarities, scaled.
+
+        Raises:
+            InputError: for similarities outside [0, 1] beside ``bce``.
+        """
+        for matrix in self.similarities.values() if self.options.loss == "bce" else ():
+            refuse_outside_unit_interval(torch.from_numpy(values_of(matrix)))
         size, strength = self.scaling.similarity, self.gram_strength()
         owns = {
             name: torch.from_numpy(own / size) if own is not None and strength > 0 else None
@@ -184,11 +191,11 @@ class Training:
         own = [] if options.callbacks is None else [*options.callbacks]
         trainer = make_trainer(epochs, options.accelerator, options.precision, options.verbose, [*own, kept, course])
         with silence():
-            torch.manual_seed(options.seed)
-            module = Pretraining(
-                model, self.targets(), self.objective(continued), self.optimisation(continued),
-                options.seed + CALLS * begun, lean=options.encoder is None,
-            )  # fmt: skip
+            seed = options.seed + CALLS * begun
+            torch.manual_seed(seed)
+            objective, optimisation = self.objective(continued), self.optimisation(continued)
+            model.train()  # Lightning leaves modules in the mode that they are in
+            module = Pretraining(model, self.targets(), objective, optimisation, seed, lean=True)
             device = trainer.strategy.root_device
             items = self._tensor()
             batches = TensorBatches(items, train, batch, options.seed, begun).to(device)

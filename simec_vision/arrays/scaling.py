@@ -42,8 +42,9 @@ class Scaling:
             self._fold_inputs(dense[0], back)
         if self.similarity != 1:
             factor = (1 / self.similarity if back else self.similarity) ** 0.5
-            for part in (dense[-1].weight, dense[-1].bias, *(head.weight for head in model.heads.values())):
-                part.data.mul_(factor)  # type: ignore[union-attr]
+            heads = [model.head(name).weight for name in model.heads]
+            for part in (dense[-1].weight, dense[-1].bias, *heads):
+                part.data.mul_(factor)
 
     def _fold_inputs(self, layer: nn.Linear, back: bool) -> None:
         weight = layer.weight.data.double()

@@ -20,6 +20,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "benchmark processes": {},
     "benchmark explanation": {},
     "benchmark loading": {},
+    "benchmark estimator": {},
     "experiment list": {},
     "experiment few_labels": {"trainer.enable_progress_bar": False, "trainer.check_val_every_n_epoch": None},
     "experiment matrix_factorization": {},
@@ -42,6 +43,7 @@ FUNCTIONS = {
     "benchmark processes": ("cli.processes_speed", "benchmark_processes"),
     "benchmark explanation": ("cli.explanation_speed", "benchmark_explanation"),
     "benchmark loading": ("cli.loading_speed", "benchmark_loading"),
+    "benchmark estimator": ("cli.estimator_speed", "benchmark_estimator"),
     "experiment list": ("experiments.listing", "list_experiments"),
     "experiment few_labels": ("experiments.few_labels", "few_labels"),
     "experiment matrix_factorization": ("experiments.matrix_factorization", "matrix_factorization"),
@@ -53,7 +55,7 @@ TASKS = {
     "pretrain": ("", "autoencoder"),
     "evaluate": ("explanations", "trap", "embedding", "line"),
     "experiment": ("list", "few_labels", "transfer_tasks", "matrix_factorization"),
-    "benchmark": ("pretraining", "references", "images", "processes", "explanation", "loading"),
+    "benchmark": ("pretraining", "references", "images", "processes", "explanation", "loading", "estimator"),
 }
 """Script → what it can do, its first argument; the first of these where there is none (pretraining on similarities)."""
 
