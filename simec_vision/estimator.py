@@ -16,6 +16,7 @@ from simec_vision.arrays.fitting import Training, read_grams
 from simec_vision.arrays.inference import determination, embed, predict
 from simec_vision.arrays.targets import read_similarities
 from simec_vision.items import InputError
+from simec_vision.model import SimilarityModel
 
 
 class SimilarityEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -137,6 +138,9 @@ class SimilarityEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         self.precision = precision
         self.callbacks = callbacks
         self.verbose = verbose
+
+    model_: SimilarityModel
+    history_: dict[str, list[float]]
 
     def fit(self, X: Any, y: Any = None, gram: Any = None, validation: tuple[Any, Any] | None = None) -> Self:  # noqa: N803
         """Train from the start.

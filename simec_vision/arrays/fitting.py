@@ -148,7 +148,7 @@ class Training:
 
     def optimisation(self, constant: bool) -> Optimisation:
         """Say how it is optimised."""
-        schedule = "constant" if constant else self.chosen("schedule")
+        schedule: Any = "constant" if constant else self.chosen("schedule")
         rate = self.chosen("lr")
         return Optimisation(self.chosen("optimizer"), rate, 0, 0.0, schedule, clip=self.recipe.clip)
 

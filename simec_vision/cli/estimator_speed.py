@@ -1,6 +1,7 @@
 """The command ``benchmark estimator``: SimilarityEncoder on arrays beside the original's loop."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -127,13 +128,15 @@ def make_case(inputs: str | None, items: int, references: int, embedding: int, e
     """Read or draw the items, centre them, and take inner products."""
     if inputs is None:
         rng = np.random.default_rng(0)
-        features = rng.standard_normal((items, 784), dtype=np.float32) / np.sqrt(np.arange(1, 785, dtype=np.float32))
+        shrinking = np.sqrt(np.arange(1, 785, dtype=np.float32))
+        features: Any = rng.standard_normal((items, 784), dtype=np.float32) / shrinking
     else:
         features = np.array(open_matrix(inputs)[:items], dtype=np.float32)
     if len(features) < items:
         raise InputError(f"Expected a matrix of at least {items} rows in {inputs}, got {len(features)}: lower --items")
     features -= features.mean(axis=0)
-    return Case(features, features @ features[:references].T, embedding, epochs)
+    similarities: NDArray[np.float32] = (features @ features[:references].T).astype(np.float32, copy=False)
+    return Case(features, similarities, embedding, epochs)
 
 
 def best_error(case: Case) -> float:
