@@ -22,7 +22,13 @@ EIGEN_RATES, EIGEN_EPOCHS = {75: 0.1, 250: 0.05, 500: 0.01}, {"S1": 100, "S2": 6
 """The original's: length of an embedding, up to which → learning rate; and epochs."""
 MISSING_DIMS = (2, 10, 50, 100, 250, 500)
 MISSING = tuple(round(0.1 * tenth, 1) for tenth in range(10))
-QUICK_DIMS, QUICK_MISSING = (10, 100), (0.0, 0.5)
+QUICK = (
+    ("svd", {"dim": 100}),
+    ("both_sides", {"dim": 100}),
+    ("eigen_S1", {"dim": 10}),
+    ("missing", {"dim": 50, "share": 0.5}),
+)
+"""Tables and options of the cells that the quick version has."""
 
 TABLES = (
     Table("svd", "mse", "Matrix 500 × 700: mean squared error", "embedding", 8),
@@ -49,16 +55,18 @@ def matrix_factorization(
         config: All options as YAML, for the experiment's folder.
         seeds: Seeds of training; the matrix and what of it is unknown stay the same.
         processes: Cells at once; each has its share of the processor's threads.
-        quick: Two lengths of embeddings, two shares of unknown entries, one seed.
+        quick: One length of embeddings in each table, half of the entries unknown, one seed.
         out: Folder, new, empty or of the same experiment; default: runs/matrix_factorization.
     """
-    cells = [*planned(seeds[:1] if quick else seeds, quick)]
+    cells = [*planned(seeds[:1] if quick else seeds)]
+    if quick:
+        cells = [c for c in cells if any(c.table == t and own.items() <= c.options.items() for t, own in QUICK)]
     run_experiment("matrix_factorization", cells, TABLES, claims, figures, config, processes, out)
 
 
-def planned(seeds: list[int], quick: bool) -> Iterator[Cell]:
+def planned(seeds: list[int]) -> Iterator[Cell]:
     """List the cells."""
-    for dim in QUICK_DIMS if quick else DIMS:
+    for dim in DIMS:
         own: dict[str, Any] = {"dim": dim}
         yield Cell("svd", "SVD", str(dim), svd, own)
         for seed in seeds:
@@ -73,8 +81,8 @@ def planned(seeds: list[int], quick: bool) -> Iterator[Cell]:
                 yield Cell(
                     f"eigen_{name}", "SimEc, original recipe", str(dim), similar, {**which, "original": True}, seed
                 )
-    for dim in QUICK_DIMS if quick else MISSING_DIMS:
-        for share in QUICK_MISSING if quick else MISSING:
+    for dim in MISSING_DIMS:
+        for share in MISSING:
             own = {"dim": dim, "share": share}
             yield Cell("missing", f"mean-filled SVD, d={dim}", f"{share:g}", filled_svd, own)
             for seed in seeds:
@@ -94,8 +102,8 @@ def matrix() -> NDArray[np.float64]:
 
 
 @cache
-def unknown(dim: int) -> dict[float, NDArray[np.bool_]]:
-    """Draw for each share of unknown entries which are, anew for each length of embeddings."""
+def unknown() -> dict[float, NDArray[np.bool_]]:
+    """Draw for each share of unknown entries which are."""
     random = np.random.RandomState(15)
     return {share: random.rand(*matrix().shape) <= share for share in MISSING}
 
@@ -130,7 +138,7 @@ def eigen(dim: int, matrix: str, seed: int) -> dict[str, float]:
 
 def filled_svd(dim: int, share: float, seed: int) -> dict[str, float]:
     """Measure the truncated decomposition with unknown entries at the mean of the whole matrix, which helps it."""
-    filled = np.where(unknown(dim)[share], matrix().mean(), matrix())
+    filled = np.where(unknown()[share], matrix().mean(), matrix())
     return {"mse": error(truncated(filled, dim), matrix())}
 
 
@@ -188,7 +196,7 @@ def completed(dim: int, share: float, seed: int) -> dict[str, float]:
     """Measure the factors of the known entries on all of them."""
     from simec_vision.factorisation import factorise
 
-    given = np.where(unknown(dim)[share], np.nan, matrix())
+    given = np.where(unknown()[share], np.nan, matrix())
     return {"mse": error(factorise(given, dim, seed=seed).reconstruction(), matrix())}
 
 

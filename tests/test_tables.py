@@ -1,0 +1,100 @@
+"""Experiments of tables: cells are made once, resumed and reported; the first of them on its quick version."""
+
+import json
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from simec_vision.cli.main import main
+from simec_vision.experiments.cells import Cell, arrays_of, made
+from simec_vision.experiments.figures import Map, draw_maps
+from simec_vision.experiments.table_report import Found, Table, exactly, reached
+from simec_vision.items import InputError
+
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("own_folder")]
+TABLE = Table("squares", "square", "Squares", "number", 1)
+
+
+def square(number, seed):
+    """Leave a trace of each call, and give a number and an array."""
+    with open("calls", "a") as calls:
+        calls.write(f"{number} {seed}\n")
+    if number == 13:
+        raise InputError("Expected no 13")
+    return {"square": number**2 + 0.1 * seed, "roots": np.array([number, -number])}
+
+
+def cells(*numbers):
+    return [Cell("squares", "ours", str(n), square, {"number": n}, seed) for n in numbers for seed in (0, 1)]
+
+
+def test_cells_are_made_once_and_go_on():
+    lines = made(cells(2, 3), Path("made"))
+    assert [line["values"]["square"] for line in lines] == [4, 4.1, 9, 9.1]
+    made(cells(3, 5), Path("made"))
+    calls = Path("calls").read_text().split("\n")
+    assert sorted(calls[:-1]) == sorted(["2 0", "2 1", "3 0", "3 1", "5 0", "5 1"])
+    kept = [json.loads(line) for line in Path("made/cells.jsonl").read_text().splitlines()]
+    assert [(line["column"], line["seed"]) for line in kept] == [(n, s) for n in "352" for s in (0, 1)]
+    assert list(arrays_of(cells(3)[0], Path("made"))["roots"]) == [3, -3]
+    assert arrays_of(cells(7)[0], Path("made")) == {}
+
+
+def test_a_cell_that_fails_leaves_the_others():
+    with pytest.raises(InputError, match="no 13"):
+        made(cells(2, 13), Path("made"))
+    assert len(Path("made/cells.jsonl").read_text().splitlines()) == 2
+    with pytest.raises(InputError, match="at least one process"):
+        made(cells(2), Path("made"), processes=0)
+
+
+def test_numbers_are_compared_with_the_originals():
+    lines = [
+        {"table": "squares", "row": "ours", "column": c, "seed": s, "values": {"square": v}}
+        for c, s, v in (("2", 0, 4.0), ("2", 1, 4.2), ("3", 0, 9.04))
+    ]
+    theirs = {"squares": {"square": {"ours": {"2": 4.0, "3": 9.0, "4": 16.0}}}}
+    found = Found(lines, theirs, Path(), [])
+    assert found.grid("squares", "square")["ours"]["2"] == pytest.approx((4.1, 0.1))
+    assert found.cell("squares", "ours", "3", "square") == 9.04
+    assert found.cell("squares", "ours", "4", "square") is None
+    (exact,) = exactly(found, TABLE, ["ours", "none"])
+    assert not exact.ok
+    assert "4.1 against 4.0 (2)" in exact.measured
+    (near,) = reached(found, TABLE, ["ours"], 0.03)
+    assert near.ok
+    assert [check.ok for check in reached(found, TABLE, ["ours"], 0.02)] == [False]
+    assert [check.ok for check in reached(found, TABLE, ["ours"], 0.0, more=True)] == [True]
+
+
+def test_maps_are_drawn():
+    points = np.random.default_rng(0).normal(size=(40, 2))
+    faint = np.arange(40) > 30
+    panels = [
+        Map("dots", points, points[:, 0]),
+        Map("digits", points, np.arange(40) % 10, [*map(str, range(40))], faint),
+    ]
+    draw_maps(panels, "maps.png")
+    assert Path("maps.png").stat().st_size > 10_000
+
+
+def test_matrix_factorization_is_what_the_original_claimed(capsys):
+    command = ["matrix_factorization", "--quick", "true", "--processes", "2"]
+    assert main("experiment", command) == 0
+    folder = Path("runs/matrix_factorization")
+    summary = json.loads((folder / "summary.json").read_text())
+    assert all(check["ok"] for check in summary["checks"]), summary["checks"]
+    assert len(summary["checks"]) == 16
+    assert (folder / "table.csv").read_text().count("\n") == summary["cells"] + 1
+    assert "|   original | 0.00009198 |" in (folder / "table.md").read_text()
+    assert all((folder / f"{name}.png").stat().st_size > 10_000 for name in ("factorization", "missing"))
+    lines = (folder / "cells.jsonl").read_text()
+    assert not any(math.isnan(value) for line in lines.splitlines() for value in json.loads(line)["values"].values())
+    os.environ.pop("SIMEC_VISION_RUN", None)
+    assert main("experiment", command) == 0
+    assert (folder / "cells.jsonl").read_text() == lines
+    assert main("experiment", [*command, "--processes", "0"]) == 2
+    assert "at least one process" in capsys.readouterr().err
