@@ -98,3 +98,11 @@ def test_matrix_factorization_is_what_the_original_claimed(capsys):
     assert (folder / "cells.jsonl").read_text() == lines
     assert main("experiment", [*command, "--processes", "0"]) == 2
     assert "at least one process" in capsys.readouterr().err
+
+
+def test_flowerpots_are_what_the_original_claimed():
+    assert main("experiment", ["flowerpots", "--quick", "true", "--processes", "2"]) == 0
+    summary = json.loads(Path("runs/flowerpots/summary.json").read_text())
+    assert all(check["ok"] for check in summary["checks"]), summary["checks"]
+    assert len(summary["checks"]) == 9
+    assert Path("runs/flowerpots/plants.png").stat().st_size > 50_000

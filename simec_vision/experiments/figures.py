@@ -116,8 +116,9 @@ def _map(axis: Any, panel: Map) -> None:
         axis.scatter(*points[:, :2].T, c=codes, s=0, **look)
         paint = axis.collections[0].to_rgba(codes)
         strength = np.broadcast_to(alpha, len(points))
+        size = max(5.0, min(11.0, 60 / len(points) ** 0.5))
         for place, text, colour, shade in zip(points, panel.texts, paint, strength, strict=True):
-            axis.text(*place[:2], text, color=colour, alpha=shade, fontsize=7, ha="center", va="center")
+            axis.text(*place[:2], text, color=colour, alpha=shade, fontsize=size, ha="center", va="center")
     axis.margins(0.08)
     axis.set_xticks([])
     axis.set_yticks([])

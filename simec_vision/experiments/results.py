@@ -60,7 +60,7 @@ class Check:
 
     def told(self) -> dict[str, Any]:
         """Give it as ``summary.json`` has it."""
-        return {"claim": self.claim, "expected": self.expected, "measured": self.measured, "ok": self.ok}
+        return {"claim": self.claim, "expected": self.expected, "measured": self.measured, "ok": bool(self.ok)}
 
 
 def repeats(ours: Means, theirs: Means, where: str = "") -> Iterator[Check]:
