@@ -106,3 +106,18 @@ def test_flowerpots_are_what_the_original_claimed():
     assert all(check["ok"] for check in summary["checks"]), summary["checks"]
     assert len(summary["checks"]) == 9
     assert Path("runs/flowerpots/plants.png").stat().st_size > 50_000
+
+
+def test_similarities_that_are_no_inner_products_are_learned(capsys):
+    command = ["nonmetric", "--quick", "true", "--processes", "2"]
+    assert main("experiment", command) == 0
+    summary = json.loads(Path("runs/nonmetric/summary.json").read_text())
+    assert all(check["ok"] for check in summary["checks"]), summary["checks"]
+    assert len(summary["checks"]) == 9
+    assert all(Path(f"runs/nonmetric/{name}.png").is_file() for name in ("points", "digits", "digits_errors"))
+    assert main("experiment", ["nonmetric", "--root", "nowhere", "--out", "full"]) == 2
+    assert "torchvision.datasets.MNIST" in capsys.readouterr().err
+    assert main("experiment", ["nonmetric", "--parts", "[words]", "--root", "nowhere", "--out", "words"]) == 2
+    assert "Project Gutenberg 2591" in capsys.readouterr().err
+    assert main("experiment", [*command, "--parts", "[wrods]", "--out", "wrong"]) == 2
+    assert "did you mean 'words'" in capsys.readouterr().err

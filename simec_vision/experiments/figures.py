@@ -82,6 +82,10 @@ def _curves(axis: Any, panel: Curves, colours: Mapping[str, str]) -> None:
         axis.plot(sorted(given), [given[at] for at in sorted(given)], color=colours[name], linewidth=0.8)
     for which in panel.logarithmic:
         getattr(axis, f"set_{which}scale")("log")
+    if "x" in panel.logarithmic:
+        ticks = sorted({at for cells in panel.ours.values() for at in cells})
+        axis.set_xticks(ticks, [f"{at:,g}" for at in ticks], minor=False)
+        axis.tick_params(axis="x", which="minor", length=0, labelbottom=False)
     plain(axis, "both")
     axis.set_xlabel(panel.x, fontsize=9.5, color=INK)
     axis.set_ylabel(panel.y, fontsize=9.5, color=INK)

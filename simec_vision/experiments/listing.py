@@ -4,6 +4,7 @@ EXPERIMENTS = {
     "few_labels": ("any images with classes; the original's: CIFAR-10", "1 minute with --quick, hours in full"),
     "matrix_factorization": ("none", "half a minute with --quick, 25 minutes in full"),
     "flowerpots": ("none", "10 seconds"),
+    "nonmetric": ("none with --quick; MNIST, tales and news in full", "20 seconds with --quick, 15 minutes in full"),
     "transfer_tasks": ("any images with classes; the original's: CIFAR-10", "1 minute with --quick, hours in full"),
 }
 """Experiment → data needed, and time on 2 CPU cores."""

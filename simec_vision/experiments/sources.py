@@ -25,7 +25,7 @@ def digits() -> Classified:
 
 @cache
 def mnist(root: str) -> Classified:
-    """Read MNIST's 70,000 images, 0 to 1, sorted by class within the 60,000 and the 10,000, as mldata.org once had them.
+    """Read MNIST's 70,000 images, 0 to 1, sorted by class within both parts, as mldata.org once had them.
 
     Raises:
         InputError: if the files are not there.

@@ -1,0 +1,388 @@
+"""The experiment ``nonmetric``: similarities that are no inner products, and two similarities at once.
+
+After notebook 02_embed_nonmetric of Horn's simec (2020): eight points of two tables of distances (Laub & Müller 2004),
+MNIST's digits 0 and 7 by the overlap of their ink, and words by the documents that they share.
+"""
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simec_vision.experiments.cells import Cell, arrays_of
+from simec_vision.experiments.figures import Curves, Map, draw_curves, draw_maps
+from simec_vision.experiments.results import Check
+from simec_vision.experiments.sources import digits, documents, drawn, mnist, term_counts
+from simec_vision.experiments.table_report import Found, Table, exactly, reached, run_experiment
+from simec_vision.items import InputError, nearest
+from simec_vision.kernels import centre, centre_blocks, eigen_factors, simpson, split_by_sign
+
+FIRST = """2.36 2.59 1.78 4.74 4.82 4.98 4.72 2.39 1.60 4.98 5.06 5.22 4.96 2.09
+5.29 5.37 5.53 5.27 5.08 5.16 5.32 5.06 1.20 1.82 1.62 2.98 1.78 2.02"""
+SECOND = """4.15 2.03 4.14 1.26 4.33 .69 4.85 4.70 .57 4.37 1.82 4.24 2.02 4.69
+1.85 4.88 1.68 5.40 4.36 1.83 4.23 2.67 4.55 .73 5.07 4.42 2.14 4.94"""
+"""Distances of eight points, the upper triangle by rows: 1 to 4 and 5 to 8 are near, or odd and even ones."""
+
+TALES = """little king away old good man time day home father thought fox last mother cried wife long way nothing door
+great cat gretel eat head beautiful son house morning water horse child woman wood wolf bird princess tree daughter
+master night gold forest evening castle heart eyes fire queen bed"""
+NEWS = """space nasa flight earth phone mission research science washington technology program station data system
+headquarters information spacecraft first university launch international office shuttle operations agency orbit
+astronaut atmosphere solar years future missions additional scientists safety national team laboratory scientific
+internet crew engineers field air software work satellite environment control hubble"""
+
+DIMS, QUICK_DIMS = (2, 4, 6, 10, 15, 25, 50, 100), (2, 6, 10)
+HIDDEN = 200
+L2: dict[str, Any] = {"l2_hidden": 1e-7, "l2_embedding": 1e-4, "l2_head": 1e-7}
+"""The original's settings for the digits."""
+
+SPECTRA = {
+    "points": (1, 2, 3, 4, 5, 6, 7, 8),
+    "digits 0 and 7": (1, 2, 3, 10, -4, -3, -2, -1),
+    "words": (1, 2, 3, 4, 5, -5, -4, -3, -2, -1),
+}
+"""Similarity → the eigenvalues that are compared, by their place from the largest (1) or the smallest (−1)."""
+
+DIGITS = {"points": 6, "digits 0 and 7": 2, "words": 8}
+"""Of the eigenvalues that the original shows, after the point."""
+
+TABLES = (
+    *(Table(f"spectrum of {name}", "value", f"Eigenvalues of the similarities of {name}", "place", digits)
+      for name, digits in DIGITS.items()),
+    Table("points", "mse", "Eight points in 2 dimensions: error of predicted similarities", "similarities"),
+    Table("sweep", "train", "MNIST 0 and 7: error of predicted similarities, training images", "embedding", 6),
+    Table("sweep", "test", "MNIST 0 and 7: the same, held-out images", "embedding", 6),
+    Table("small sweep", "train", "Digits 0 and 7 of 8×8: error of predicted similarities, training", "embedding", 6),
+    Table("small sweep", "test", "Digits 0 and 7 of 8×8: the same, held-out images", "embedding", 6),
+    Table("ten", "mse", "MNIST 0 and 7 in 10 dimensions: error of inner products, without signs", "images", 6),
+    Table("small ten", "mse", "Digits 0 and 7 of 8×8 in 10 dimensions: the same", "images", 6),
+    Table("words", "mse", "Words in 2 dimensions: error of predicted similarities", "similarities"),
+)  # fmt: skip
+
+
+def nonmetric(
+    config: str,
+    seeds: list[int] = [0, 1, 2],  # noqa: B006  # never changed, and the parser shows it
+    parts: list[str] | None = None,
+    root: str = "data",
+    processes: int = 1,
+    quick: bool = False,
+    out: str | None = None,
+) -> None:
+    """Learn similarities that are no inner products, of points, digits and words, and two similarities at once.
+
+    Args:
+        config: All options as YAML, for the experiment's folder.
+        seeds: Seeds of training.
+        parts: points, digits and words, or some of them; default: all, with --quick the points and other digits.
+        root: The folder that holds MNIST/raw and nonmetric/ (the words' texts).
+        processes: Cells at once; each has its share of the processor's threads.
+        quick: One seed, and scikit-learn's digits in place of MNIST, in few dimensions; it needs no data.
+        out: Folder, new, empty or of the same experiment; default: runs/nonmetric.
+    """
+    known = {"points": points_cells, "digits": digits_cells, "words": words_cells}
+    parts = parts or (["points", "digits"] if quick else [*known])
+    for part in parts:
+        if part not in known:
+            raise InputError(f"Expected parts of nonmetric, got {part!r}: {nearest(part, [*known])}")
+    seeds = seeds[:1] if quick else seeds
+    cells = [cell for part in parts for cell in known[part](seeds, None if quick else root)]
+    if not quick and "digits" in parts:
+        mnist(root)  # here the user learns what is missing
+    if "words" in parts:
+        documents(root)
+    run_experiment("nonmetric", cells, TABLES, claims, figures, config, processes, out)
+
+
+def spectrum_cells(name: str, options: dict[str, Any]) -> Iterator[Cell]:
+    """List the cells of the eigenvalues of a similarity."""
+    for place in SPECTRA[name]:
+        yield Cell(f"spectrum of {name}", "eigenvalue", str(place), eigenvalue, {**options, "place": place})
+
+
+def points_cells(seeds: list[int], root: str | None) -> Iterator[Cell]:
+    """List the cells of the eight points."""
+    yield from spectrum_cells("points", {"of": "points"})
+    yield Cell("points", "eigendecomposition", "one", best_points)
+    for seed in seeds:
+        for column in ("one", "two"):
+            for row in ("SimEc", "SimEc, original recipe"):
+                options = {"stacked": column == "two", "original": row != "SimEc"}
+                yield Cell("points", row, column, encoded_points, options, seed)
+
+
+def digits_cells(seeds: list[int], root: str | None) -> Iterator[Cell]:
+    """List the cells of the digits 0 and 7."""
+    if root is not None:
+        yield from spectrum_cells("digits 0 and 7", {"of": "digits", "root": root})
+    which = "" if root else "small "
+    for dim in DIMS if root else QUICK_DIMS:
+        own = {"dim": dim, "root": root}
+        yield Cell(f"{which}sweep", "kernel PCA", str(dim), decomposed, {**own, "signed": False})
+        yield Cell(f"{which}sweep", "classical scaling", str(dim), decomposed, {**own, "signed": True})
+        for seed in seeds:
+            for row in ("SimEc", "SimEc, original recipe") if root else ("SimEc",):
+                yield Cell(f"{which}sweep", row, str(dim), encoded_digits, {**own, "original": row != "SimEc"}, seed)
+    yield Cell(f"{which}ten", "ridge", "training", embedded_digits, {"root": root, "ridge": True})
+    for seed in seeds:
+        yield Cell(f"{which}ten", "SimEc", "training", embedded_digits, {"root": root, "ridge": False}, seed)
+
+
+def words_cells(seeds: list[int], root: str | None) -> Iterator[Cell]:
+    """List the cells of the words."""
+    yield from spectrum_cells("words", {"of": "words", "root": root})
+    for seed in seeds:
+        for row in ("SimEc", "SimEc, original recipe"):
+            yield Cell("words", row, "one", encoded_words, {"root": root, "original": row != "SimEc"}, seed)
+
+
+@cache
+def distances() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Give the two tables of distances of the eight points, each of shape ``(8, 8)``."""
+    tables = []
+    for words in (FIRST, SECOND):
+        table = np.zeros((8, 8))
+        table[np.triu_indices(8, 1)] = [float(word) for word in words.split()]
+        tables.append(table + table.T)
+    return tables[0], tables[1]
+
+
+def points() -> NDArray[np.float64]:
+    """Give the similarities of the eight points: −(D1 − D2) / 2, centred."""
+    one, two = distances()
+    return centre(-0.5 * (one - two))
+
+
+@cache
+def inked(root: str | None) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+    """Give images of 0 and 7 less their mean, their ink as 0 and 1, and classes; the last 4 of 5 are for training."""
+    images, classes = digits() if root is None else mnist(root)
+    chosen = np.isin(classes, (0, 7))
+    images, classes = images[chosen], classes[chosen]
+    if root is None:
+        images, classes = images - images.min(axis=0), classes
+    images, classes = drawn((images, classes), 5000)
+    ink = images >= 0.5 if root else images >= images.mean()
+    return images, ink.astype(np.float64), classes
+
+
+@cache
+def overlaps(root: str | None) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Give how digits overlap, centred: of the training digits, of held-out digits to these, and |eigenvalues|."""
+    _, ink, _ = inked(root)
+    held = len(ink) // 5
+    similarity, block = centre_blocks(simpson(ink[held:]), simpson(ink[:held], ink[held:]))
+    one, two = split_by_sign(similarity)
+    assert block is not None
+    return similarity, block, one + two
+
+
+@cache
+def words(root: str) -> tuple[NDArray[np.float64], NDArray[np.float64], list[str]]:
+    """Give the words' counts ``(word, document)``, their similarities ``(word, word)``, and the words.
+
+    Two words are the more similar the more documents with one of them have both: log (both / either), over the largest
+    absolute value, centred.
+    """
+    counts, terms = term_counts(documents(root))
+    chosen = [*TALES.split(), *NEWS.split()]
+    table = counts[:, [terms.index(word) for word in chosen]].T
+    has = (table > 0).astype(np.float64)
+    both = has @ has.T
+    either = has.sum(axis=1)[:, None] + has.sum(axis=1) - both
+    similarity = np.log(np.where(both > 0, both / either, np.finfo(float).eps))
+    return table, centre(similarity / np.abs(similarity).max()), chosen
+
+
+@cache
+def spectrum(of: str, root: str | None) -> NDArray[np.float64]:
+    """Give the eigenvalues of a similarity, the largest first."""
+    matrix = points() if of == "points" else overlaps(root)[0] if of == "digits" else words(str(root))[1]
+    values: NDArray[np.float64] = np.linalg.eigvalsh(matrix).astype(np.float64)
+    return values[::-1]
+
+
+def eigenvalue(of: str, place: int, seed: int, root: str | None = None) -> dict[str, float]:
+    """Give one eigenvalue."""
+    return {"value": spectrum(of, root)[place - 1 if place > 0 else place]}
+
+
+def error(given: NDArray[Any], other: NDArray[Any]) -> float:
+    """Mean squared difference of all entries."""
+    return float(np.mean((given - other) ** 2))
+
+
+def best_points(seed: int) -> dict[str, Any]:
+    """Measure the best approximation of the points' similarities in two dimensions, signs included."""
+    embedding, head = eigen_factors(points(), 2)
+    return {"mse": error(embedding @ head.T, points()), "embedding": embedding}
+
+
+def mates(embedding: NDArray[Any]) -> float:
+    """Give the share of the points whose nearest is the one that both distances call near, 1 and 3, 2 and 4."""
+    gaps = np.linalg.norm(embedding[:, None] - embedding, axis=2) + np.diag(np.full(8, np.inf))
+    return float(np.mean(gaps.argmin(axis=1) == np.array([2, 3, 0, 1, 6, 7, 4, 5])))
+
+
+def encoded_points(stacked: bool, original: bool, seed: int) -> dict[str, Any]:
+    """Measure an encoder of one-hot vectors: of the difference of both distances, or of both similarities at once."""
+    from simec_vision.estimator import SimilarityEncoder
+
+    target = points()
+    if stacked:
+        target = np.stack([centre(1 - table / table.max()) for table in distances()], axis=2)
+    options: dict[str, Any] = {"gram_penalty": 0.0, "epochs": 300, "batch_size": 8}
+    if original:
+        options = {"recipe": "keras", "lr": 0.05, "epochs": 70}
+    made = SimilarityEncoder(2, seed=seed, **options).fit(np.eye(8), target)
+    embedding = made.transform(np.eye(8))
+    return {"mse": error(made.predict(np.eye(8)), target), "mates": mates(embedding), "embedding": embedding}
+
+
+def decomposed(dim: int, root: str | None, signed: bool, seed: int) -> dict[str, float]:
+    """Measure eigenvectors: the largest with their inner products, or those largest by |λ| with their signs."""
+    similarity = overlaps(root)[0]
+    values, vectors = eigen(root)
+    order = np.argsort(-np.abs(values) if signed else -values, kind="stable")[:dim]
+    weights = values[order] if signed else np.abs(values[order])
+    return {"train": error((vectors[:, order] * weights) @ vectors[:, order].T, similarity)}
+
+
+@cache
+def eigen(root: str | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Give eigenvalues and eigenvectors of the digits' similarities."""
+    return np.linalg.eigh(overlaps(root)[0])
+
+
+def encoded_digits(dim: int, root: str | None, original: bool, seed: int) -> dict[str, float]:
+    """Measure predicted similarities to all training digits, of these and of held-out ones."""
+    from simec_vision.estimator import SimilarityEncoder
+
+    similarity, block, _ = overlaps(root)
+    images, _, _ = inked(root)
+    held = len(images) // 5
+    features = images - images[held:].mean(axis=0)
+    options: dict[str, Any] = {"gram_penalty": 0.0, "epochs": 25 if root else 100}
+    if original:
+        options = {"recipe": "keras", "lr": 8e-4, "epochs": 25, **L2}
+    made = SimilarityEncoder(dim, hidden=[HIDDEN], seed=seed, **options).fit(features[held:], similarity)
+    return {
+        "train": error(made.predict(features[held:]), similarity),
+        "test": error(made.predict(features[:held]), block),
+    }
+
+
+def embedded_digits(root: str | None, ridge: bool, seed: int) -> dict[str, Any]:
+    """Measure ten dimensions whose inner products shall be the similarities without signs, S1 + S2."""
+    from sklearn.linear_model import Ridge
+
+    from simec_vision.estimator import SimilarityEncoder
+
+    similarity, _, unsigned = overlaps(root)
+    images, _, classes = inked(root)
+    held = len(images) // 5
+    features = images[held:] - images[held:].mean(axis=0)
+    if ridge:
+        values, vectors = eigen(root)
+        order = np.argsort(-np.abs(values), kind="stable")[:10]
+        target = vectors[:, order] * np.sqrt(np.abs(values[order]))
+        embedding = Ridge(alpha=1.0).fit(features, target).predict(features)
+    else:
+        count = min(1000, len(features) // 2)
+        made = SimilarityEncoder(
+            10, hidden=[HIDDEN], recipe="keras", lr=8e-4, epochs=25 if root else 300, gram_penalty=0.5, seed=seed, **L2
+        )
+        gram = unsigned[:count, :count]
+        embedding = made.fit(features, similarity[:, :count], gram=gram).transform(features)
+    return {"mse": error(embedding @ embedding.T, unsigned), "embedding": embedding, "classes": classes[held:]}
+
+
+def encoded_words(root: str, original: bool, seed: int) -> dict[str, Any]:
+    """Measure an encoder of the words' counts."""
+    from simec_vision.estimator import SimilarityEncoder
+
+    counts, similarity, _ = words(root)
+    options: dict[str, Any] = {"gram_penalty": 0.0, "epochs": 400, "lr": 3e-3}
+    if original:
+        options = {"recipe": "keras", "lr": 0.03, "epochs": 400, "l2_hidden": 1e-5, "l2_embedding": 1e-4}
+    made = SimilarityEncoder(2, hidden=[10], seed=seed, **options).fit(counts, similarity)
+    return {"mse": error(made.predict(counts), similarity), "embedding": made.transform(counts)}
+
+
+def claims(found: Found) -> Iterator[Check]:
+    """Check the original's claims."""
+    named = {(table.name, table.value): table for table in TABLES}
+    for name in SPECTRA:
+        yield from exactly(found, named[f"spectrum of {name}", "value"], ["eigenvalue"])
+    yield from exactly(found, named["points", "mse"], ["eigendecomposition"])
+    for table, value in (("points", "mse"), ("sweep", "train"), ("ten", "mse"), ("words", "mse")):
+        yield from reached(found, named[table, value], ["SimEc", "SimEc, original recipe"])
+    yield from exactly(found, named["sweep", "train"], ["kernel PCA", "classical scaling"])
+    yield from exactly(found, named["ten", "mse"], ["ridge"])
+    yield from _mates(found)
+    yield from _beyond_metric(found)
+
+
+def _mates(found: Found) -> Iterator[Check]:
+    grid = found.grid("points", "mates")
+    for column in ("one", "two") if grid else ():
+        share = grid["SimEc"][column][0]
+        claim = f"two dimensions from {column} matri{'x' if column == 'one' else 'ces'} give the four pairs"
+        yield Check(claim, "every point's nearest is its mate", f"{share:.0%}", share == 1)
+
+
+def _beyond_metric(found: Found) -> Iterator[Check]:
+    for which in ("", "small "):
+        train, test = (found.grid(f"{which}sweep", value) for value in ("train", "test"))
+        for column in (c for c in train.get("SimEc", {}) if int(c) >= 6):
+            ours, kernel = train["SimEc"][column][0], train["kernel PCA"][column][0]
+            claim = f"{column} dimensions: predicted similarities beat kernel PCA, whose are inner products"
+            told = f"{ours:.6f}, held-out {test['SimEc'][column][0]:.6f}"
+            yield Check(claim, f"below {kernel:.6f}", told, ours < kernel)
+        errors = {row: cells["training"][0] for row, cells in found.grid(f"{which}ten", "mse").items()}
+        if errors:
+            claim = "ten dimensions that a Similarity Encoder learns beat ridge regression to eigenvectors"
+            told = f"{errors['SimEc']:.6f} against {errors['ridge']:.6f}"
+            yield Check(claim, "below", told, errors["SimEc"] < errors["ridge"])
+
+
+def figures(found: Found) -> None:
+    """Draw the points, errors by length of embeddings, the digits and the words."""
+    _draw_points(found)
+    for cell in found.cells:
+        arrays = arrays_of(cell, found.folder) if cell.row == "SimEc" else {}
+        if cell.table.endswith("ten") and arrays:
+            centred = arrays["embedding"] - arrays["embedding"].mean(axis=0)
+            axes = centred @ np.linalg.svd(centred, full_matrices=False)[2].T
+            shown = [Map(f"components 1 and {k}", axes[:, [0, k - 1]], arrays["classes"]) for k in (2, 6)]
+            draw_maps(shown, found.folder / "digits.png", size=4.2)
+        if cell.table == "words" and arrays:
+            told = words(str(cell.options["root"]))[2]
+            draw_maps([Map("", arrays["embedding"], np.arange(100) // 50, told)], found.folder / "words.png", size=8)
+    for name in ("sweep", "small sweep"):
+        if found.grid(name, "train"):
+            panels = [_errors(found, name, value) for value in ("train", "test")]
+            draw_curves(panels, found.folder / "digits_errors.png")
+
+
+def _draw_points(found: Found) -> None:
+    """Draw each method's map of the points, of the first seed."""
+    maps: dict[str, Map] = {}
+    for cell in found.cells:
+        if cell.table == "points":
+            name = f"{cell.row}, {cell.column} matri{'x' if cell.column == 'one' else 'ces'}"
+            arrays = arrays_of(cell, found.folder)
+            maps.setdefault(name, Map(name, arrays["embedding"], np.arange(8) // 4, [*"12345678"]))
+    if maps:
+        draw_maps([*maps.values()], found.folder / "points.png", columns=3)
+
+
+def _errors(found: Found, name: str, value: str) -> Curves:
+    ours, theirs = found.grid(name, value), found.original(name, value)
+    return Curves(
+        "training images" if value == "train" else "held-out images", "embedding", "mean squared error",
+        {row: {float(at): pair for at, pair in cells.items()} for row, cells in ours.items()},
+        {row: {float(at): number for at, number in cells.items()} for row, cells in theirs.items()}, "xy",
+    )  # fmt: skip
