@@ -253,12 +253,11 @@ def linked_otherwise(graph: Graph) -> Scorer:
     speaks = np.array([[d.multiply(o).sum() / max(1, o.nnz) for o in pairs] for d in pairs])
 
     def score(sources: Tensor, direction: int) -> Tensor:
-        best = torch.zeros(len(sources), n)
+        best = sparse.csr_array((len(sources), n))
         for other, matrix in enumerate(pairs):
             if other != direction and speaks[direction, other] > 0:
-                linked = torch.from_numpy(matrix[sources.numpy()].toarray()).float()
-                best = torch.maximum(best, linked * float(speaks[direction, other]))
-        return best + 1e-3 * often(sources, direction)
+                best = best.maximum(matrix[sources.numpy()] * speaks[direction, other])
+        return torch.from_numpy(best.toarray()).float() + 1e-3 * often(sources, direction)
 
     return score
 

@@ -53,7 +53,7 @@ class Task:
 
     def used(self, table: NDArray[np.float32], items: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Say which features some item with known ratings has."""
-        return table[np.unique(items[self.train])].any(axis=0)
+        return np.asarray(table[np.unique(items[self.train])].any(axis=0))
 
     @cached_property
     def deviations(self) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
@@ -98,9 +98,8 @@ def decomposed(task: Task, dim: int) -> tuple[NDArray[Any], NDArray[Any]]:
     """Decompose what means leave, with unknown entries at 0: U s, V."""
     from scipy.sparse.linalg import svds
 
-    u, s, v = svds(
-        task.residual.astype(np.float64), min(dim, min(task.residual.shape) - 1), v0=np.ones(min(task.residual.shape))
-    )
+    smallest = min(task.residual.shape)
+    u, s, v = svds(task.residual.astype(np.float64), min(dim, smallest - 1), v0=np.ones(smallest))
     return u * s, v.T
 
 
@@ -196,7 +195,7 @@ EPOCHS = 60
 
 
 def encoded(task: Task, option: tuple[int, float], seed: int) -> Factors:
-    """Add an encoder of the rows' features and its head; new columns have an encoder of their own with a frozen head."""
+    """Add an encoder of the rows' features and its head; new columns have their own encoder with a frozen head."""
     first = encoder_of_features(task.features[0], task.residual, *option, seed)
     rows, head = first.transform(task.features[0]), first.head_
     if task.scenario != NEW_EITHER:
@@ -238,8 +237,8 @@ METHODS: dict[str, tuple[Method, Sequence[Any]]] = {
     "means + SVD": (svd, (2, 5, 10, 20, 50, 100)),
     "means + ridge": (ridge, (3.0, 10.0, 30.0, 100.0)),
     "means + SVD + ridge": (svd_ridge, tuple((d, a) for d in (10, 50, 100) for a in (1.0, 10.0, 100.0, 250.0))),
-    "means + SimEc(I)": (free, tuple((20, l2) for l2 in (3e-5, 1e-4, 3e-4))),
-    "means + SimEc(X)": (encoded, tuple((20, l2) for l2 in (3e-5, 1e-4, 3e-4, 1e-3))),
+    "means + SimEc(I)": (free, tuple((20, l2) for l2 in (1e-4, 3e-4, 1e-3, 3e-3))),
+    "means + SimEc(X)": (encoded, tuple((20, l2) for l2 in (1e-4, 3e-4, 1e-3, 3e-3))),
     "means + SimEc(X), original recipe": (original, (None,)),
 }
 """Name → what it adds to means, and the options of which validation chooses."""

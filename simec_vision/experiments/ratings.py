@@ -172,13 +172,13 @@ def drawn_ratings(movies: int = 150, users: int = 200, seed: int = 0) -> Ratings
     wished = 3.4 + biases + liked - liked.mean() + random.normal(0, 0.4, liked.shape)
     movie, user = np.nonzero(random.random(wished.shape) < 0.3)
     values = np.clip(np.rint(wished[movie, user]), 1, 5)
-    features = [
+    of_movies, of_users = (
         Features(
             [f"{kind} {n}" for n in range(table.shape[1])], table.astype(np.float32), [*map(str, range(len(table)))]
         )
         for kind, table in (("made of", made_of), ("are", are))
-    ]
-    return Ratings(movie, user, values, *features)
+    )
+    return Ratings(movie, user, values, of_movies, of_users)
 
 
 def held_out(ratings: Ratings, scenario: str, draw: int, among: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:

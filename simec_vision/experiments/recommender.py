@@ -159,7 +159,7 @@ def _explanation(cell: Cell, found: Found) -> str:
     arrays = arrays_of(cell, found.folder)
     ratings = read_ratings(cell.options["root"], cell.options["dataset"])
     movie = round(found.cell(cell.table, cell.row, cell.column, "movie") or 0)
-    used = ratings.of_movies.table.any(axis=0)
+    used = np.asarray(ratings.of_movies.table.any(axis=0))
     names = [*(name for name, there in zip(ratings.of_movies.names, used, strict=True) if there), "every movie"]
     users = [ratings.of_users.items[user] for user in arrays["users"]]
     order = np.argsort(-np.abs(arrays["contributions"]).max(axis=0))
