@@ -78,7 +78,7 @@ class Recipe:
     batch_size: int = 1000
     negatives: int = 4000
     lr: float = 0.1
-    penalty: float = 0.05
+    penalty: float = 0.1
 
 
 @dataclass

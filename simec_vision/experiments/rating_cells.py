@@ -5,8 +5,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simec_vision.experiments.rating_models import FIXED, METHODS, SHRINKAGES, Task, encoder_of_features, nothing
-from simec_vision.experiments.ratings import DRAWN, MOVIELENS, SEEN, held_out, read_ratings
+from simec_vision.experiments.rating_models import (
+    FIXED,
+    FROM_FEATURES,
+    METHODS,
+    SHRINKAGES,
+    Task,
+    encoder_of_features,
+    nothing,
+)
+from simec_vision.experiments.ratings import DRAWN, MOVIELENS, NEW_MOVIES, NEW_USERS, SEEN, held_out, read_ratings
 
 LEAST = {DRAWN: 10, MOVIELENS: 50}
 """How many ratings a movie has to have to be compared by them; else 1000, as in the original."""
@@ -49,15 +57,15 @@ def rated(root: str, dataset: str, scenario: str, method: str, seed: int) -> dic
     inner = ~test & ~valid
     made, options = METHODS[method]
     options = options[-QUICK_OPTIONS:] if dataset == DRAWN else options
-    c = 1.0
+    c, own = 1.0, not (method in FROM_FEATURES and scenario in (NEW_MOVIES, NEW_USERS))
     if method not in FIXED:
         tasks = {c: Task(ratings, scenario, inner, c) for c in SHRINKAGES}
         c = min(SHRINKAGES, key=lambda each: _rmse(tasks[each], nothing(tasks[each], None, seed), valid))
     place = 0
     if len(options) > 1:
-        task = Task(ratings, scenario, inner, c)
+        task = Task(ratings, scenario, inner, c, own)
         place = int(np.argmin([_rmse(task, made(task, option, seed), valid) for option in options]))
-    task = Task(ratings, scenario, ~test, c)
+    task = Task(ratings, scenario, ~test, c, own)
     predicted = task.predict(made(task, options[place], seed), test)
     return {**errors(predicted, ratings.values[test], ratings.values[~test]), "shrinkage": c, "option": place}
 

@@ -28,12 +28,15 @@ class Task:
         scenario: What is held out.
         train: Which ratings are known, shape ``(rating,)``.
         shrinkage: c of the means model.
+        own_means: Whether the rows' means are left out of what else is learned; new rows have none, so that features
+            shall say how well they are liked by all as well.
     """
 
     ratings: Ratings
     scenario: str
     train: NDArray[np.bool_]
     shrinkage: float = 1.0
+    own_means: bool = True
 
     @cached_property
     def places(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -79,7 +82,8 @@ class Task:
 
         rows, columns = (items[self.train] for items in self.places)
         shape = tuple(len(table) for table in self.features)
-        left = (self.ratings.values - self.means())[self.train]
+        back = 0.0 if self.own_means else self.shrinkage * self.deviations[1][rows]
+        left = (self.ratings.values - self.means())[self.train] + back
         return sparse.csr_array(sparse.coo_array((left.astype(np.float32), (rows, columns)), shape=shape))
 
     def predict(self, factors: Factors, chosen: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -245,3 +249,6 @@ METHODS: dict[str, tuple[Method, Sequence[Any]]] = {
 
 FIXED = ("means, c = 1", "means + SimEc(X), original recipe")
 """What takes means with c = 1, as the original did; for the others validation chooses c."""
+
+FROM_FEATURES = ("means + ridge", "means + SVD + ridge", "means + SimEc(X)")
+"""What predicts new rows from features, and so all that is particular to them."""
