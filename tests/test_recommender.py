@@ -163,7 +163,7 @@ def test_ratings_are_predicted_as_the_original_claimed():
     assert all(check["ok"] for check in summary["checks"]), summary["checks"]
     assert len(summary["checks"]) == 15
     assert "sum of all features" in (folder / "explanation.md").read_text()
-    assert (folder / "errors.png").stat().st_size > 10_000
+    assert (folder / "content.png").stat().st_size > 10_000
 
 
 def test_surfaces_are_seen_from_outside_and_from_within():

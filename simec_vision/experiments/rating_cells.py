@@ -20,8 +20,9 @@ LEAST = {DRAWN: 10, MOVIELENS: 50}
 """How many ratings a movie has to have to be compared by them; else 1000, as in the original."""
 
 
+SHOWN_PAIRS = 2000
 QUICK_OPTIONS = 2
-"""How many options the quick version tries."""
+"""How many options the quick version tries of an encoder."""
 
 
 def errors(predicted: NDArray[np.float64], given: NDArray[np.float64], known: NDArray[np.float64]) -> dict[str, float]:
@@ -56,7 +57,7 @@ def rated(root: str, dataset: str, scenario: str, method: str, seed: int) -> dic
     valid = held_out(ratings, scenario, seed, ~test)
     inner = ~test & ~valid
     made, options = METHODS[method]
-    options = options[-QUICK_OPTIONS:] if dataset == DRAWN else options
+    options = options[-QUICK_OPTIONS:] if dataset == DRAWN and "SimEc" in method else options
     c, own = 1.0, not (method in FROM_FEATURES and scenario in (NEW_MOVIES, NEW_USERS))
     if method not in FIXED:
         tasks = {c: Task(ratings, scenario, inner, c) for c in SHRINKAGES}
@@ -75,7 +76,7 @@ def _everything(root: str, dataset: str) -> Task:
     return Task(ratings, SEEN, np.ones(len(ratings.values), dtype=bool))
 
 
-def content(root: str, dataset: str, method: str, seed: int) -> dict[str, float]:
+def content(root: str, dataset: str, method: str, seed: int) -> dict[str, Any]:
     """Compare movies by content with how alike they are rated, those that were learned from and new ones.
 
     Alike: the cosine of what means leave of their ratings, 0 where unknown. A fifth of the movies is new; they are
@@ -86,6 +87,9 @@ def content(root: str, dataset: str, method: str, seed: int) -> dict[str, float]
         dataset: Which.
         method: ``cosine of features``, ``SimEc`` or ``SimEc, original recipe``.
         seed: Of what is held out, and of training.
+
+    Returns:
+        Correlations, and ``pairs`` to look at: by content, by ratings, whether one is new; shape ``(pair, 3)``.
     """
     task = _everything(root, dataset)
     often = np.flatnonzero(np.diff(task.residual.indptr) >= LEAST.get(dataset, 1000))
@@ -96,7 +100,10 @@ def content(root: str, dataset: str, method: str, seed: int) -> dict[str, float]
     predicted = cosine(features) if method.startswith("cosine") else _compared(features, target, new, method, seed)
     pairs = np.triu(np.ones(target.shape, dtype=bool), 1)
     either = new[:, None] | new
+    drawn = np.random.RandomState(0).permutation(np.flatnonzero(pairs))[:SHOWN_PAIRS]
+    shown = [part.ravel()[drawn] for part in (predicted, target, either)]
     return {
+        "pairs": np.stack(shown, axis=1).astype(np.float32),
         **_correlations(predicted[pairs & ~either], target[pairs & ~either], "seen"),
         **_correlations(predicted[pairs & either], target[pairs & either], "new"),
     }

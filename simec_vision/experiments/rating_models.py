@@ -239,10 +239,10 @@ METHODS: dict[str, tuple[Method, Sequence[Any]]] = {
     "means, c = 1": (nothing, (None,)),
     "means": (nothing, (None,)),
     "means + SVD": (svd, (2, 5, 10, 20, 50, 100)),
-    "means + ridge": (ridge, (3.0, 10.0, 30.0, 100.0)),
+    "means + ridge": (ridge, (3.0, 10.0, 15.0, 30.0, 100.0)),
     "means + SVD + ridge": (svd_ridge, tuple((d, a) for d in (10, 50, 100) for a in (1.0, 10.0, 100.0, 250.0))),
     "means + SimEc(I)": (free, tuple((20, l2) for l2 in (1e-4, 3e-4, 1e-3, 3e-3))),
-    "means + SimEc(X)": (encoded, tuple((20, l2) for l2 in (1e-4, 3e-4, 1e-3, 3e-3))),
+    "means + SimEc(X)": (encoded, tuple((20, l2) for l2 in (3e-4, 6e-4, 1e-3, 2e-3))),
     "means + SimEc(X), original recipe": (original, (None,)),
 }
 """Name → what it adds to means, and the options of which validation chooses."""

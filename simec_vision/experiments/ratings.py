@@ -89,9 +89,10 @@ def movielens(folder: Path) -> Ratings:
     return Ratings(movies, users, values.astype(np.float64), _movies(folder), _users(folder), tuple(folds))
 
 
-def _numbers(path: Path) -> Iterator[NDArray[np.int64]]:
-    table = np.loadtxt(path, dtype=np.int64, usecols=(0, 1, 2))
-    return iter((table[:, 0] - 1, table[:, 1] - 1, table[:, 2]))
+def _numbers(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Read number of user and movie, from 0, and rating."""
+    user, movie, rating = np.loadtxt(path, dtype=np.int64, usecols=(0, 1, 2), ndmin=2).T
+    return user - 1, movie - 1, rating
 
 
 def _rows(path: Path) -> list[list[str]]:

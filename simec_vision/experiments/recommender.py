@@ -10,7 +10,7 @@ import numpy as np
 
 from simec_vision.cli.runs import write_text
 from simec_vision.experiments.cells import Cell, arrays_of
-from simec_vision.experiments.figures import Curves, draw_curves
+from simec_vision.experiments.figures import Curves, Map, draw_curves, draw_maps
 from simec_vision.experiments.rating_cells import content, explained, rated
 from simec_vision.experiments.rating_models import METHODS
 from simec_vision.experiments.ratings import (
@@ -139,19 +139,28 @@ def _content(found: Found) -> Iterator[Check]:
 
 
 def figures(found: Found) -> None:
-    """Draw errors by draw, one panel for each scenario, and write ``explanation.md``."""
-    panels = []
-    for scenario in SCENARIOS:
-        lines = [line for line in found.lines if line["column"] == scenario]
-        rows = dict.fromkeys(line["row"] for line in lines)
-        ours: dict[str, Any] = {
-            row: {float(line["seed"]): (line["values"]["rmse"], 0.0) for line in lines if line["row"] == row}
-            for row in rows
-        }
-        panels.append(Curves(scenario, "fold or draw", "root mean squared error", ours))
-    draw_curves(panels, found.folder / "errors.png", columns=2)
+    """Draw pairs of movies and, of several draws, their errors; write ``explanation.md``."""
+    shown: dict[str, Map] = {}
+    for cell in (cell for cell in found.cells if cell.table == "content"):
+        pairs = arrays_of(cell, found.folder)["pairs"]
+        title = f"{cell.row} (across), alike by ratings (up)\norange: with a new movie"
+        shown.setdefault(cell.row, Map(title, pairs[:, :2], pairs[:, 2]))
+    draw_maps([*shown.values()], found.folder / "content.png", columns=3, size=4.2)
+    if len({cell.seed for cell in found.cells}) > 1:
+        panels = [Curves(name, "fold or draw", "root mean squared error", _errors(found, name)) for name in SCENARIOS]
+        draw_curves(panels, found.folder / "errors.png", columns=2)
     for cell in (cell for cell in found.cells if cell.table == "explanation"):
         write_text(found.folder / "explanation.md", _explanation(cell, found))
+
+
+def _errors(found: Found, scenario: str) -> dict[str, Any]:
+    """Give method → draw → error, without the means that are not shrunken."""
+    lines = [line for line in found.lines if line["column"] == scenario and "c = 1" not in line["row"]]
+    rows = dict.fromkeys(line["row"] for line in lines)
+    return {
+        row: {float(line["seed"]): (line["values"]["rmse"], 0.0) for line in lines if line["row"] == row}
+        for row in rows
+    }
 
 
 def _explanation(cell: Cell, found: Found) -> str:
