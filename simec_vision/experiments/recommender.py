@@ -90,7 +90,7 @@ def planned(root: str, name: str, ratings: Ratings, seeds: list[int]) -> Iterato
     for scenario in SCENARIOS:
         for method in METHODS:
             said = scenario not in LEFT_OUT.get(method, ()) and not (many and method == "means + ridge")
-            if said and not (unknown and scenario in (NEW_USERS, NEW_EITHER) and "c = 1" not in method):
+            if said and not (unknown and scenario in (NEW_USERS, NEW_EITHER) and "+" in method):
                 which = {**own, "scenario": scenario, "method": method}
                 yield from (Cell("ratings", method, scenario, rated, which, seed) for seed in seeds)
     for method in (COSINE, "SimEc", "SimEc, original recipe"):
