@@ -26,6 +26,9 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "experiment matrix_factorization": {},
     "experiment flowerpots": {},
     "experiment nonmetric": {},
+    "experiment manifold": {},
+    "experiment link_prediction": {},
+    "experiment recommender": {},
     "experiment transfer_tasks": {"trainer.enable_progress_bar": False},
 }
 """Command → option → default, where it differs from the command's signature."""
@@ -51,6 +54,9 @@ FUNCTIONS = {
     "experiment matrix_factorization": ("experiments.matrix_factorization", "matrix_factorization"),
     "experiment flowerpots": ("experiments.flowerpots", "flowerpots"),
     "experiment nonmetric": ("experiments.nonmetric", "nonmetric"),
+    "experiment manifold": ("experiments.manifold", "manifold"),
+    "experiment link_prediction": ("experiments.link_prediction", "link_prediction"),
+    "experiment recommender": ("experiments.recommender", "recommender"),
     "experiment transfer_tasks": ("experiments.transfer_tasks", "transfer_tasks"),
 }
 """Command → file and function."""
@@ -59,6 +65,16 @@ TASKS = {
     "pretrain": ("", "autoencoder"),
     "evaluate": ("explanations", "trap", "embedding", "line"),
     "experiment": ("list", "few_labels", "transfer_tasks", "matrix_factorization", "flowerpots", "nonmetric"),
+    "experiment": (
+        "list",
+        "few_labels",
+        "transfer_tasks",
+        "matrix_factorization",
+        "flowerpots",
+        "manifold",
+        "link_prediction",
+        "recommender",
+    ),
     "benchmark": ("pretraining", "references", "images", "processes", "explanation", "loading", "estimator"),
 }
 """Script → what it can do, its first argument; the first of these where there is none (pretraining on similarities)."""

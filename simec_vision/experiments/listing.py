@@ -5,6 +5,15 @@ EXPERIMENTS = {
     "matrix_factorization": ("none", "half a minute with --quick, 25 minutes in full"),
     "flowerpots": ("none", "10 seconds"),
     "nonmetric": ("none with --quick; MNIST, tales and news in full", "20 seconds with --quick, 15 minutes in full"),
+    "manifold": ("none", "15 seconds with --quick, 15 minutes in full"),
+    "link_prediction": (
+        "a knowledge graph, such as WN18RR; none with --quick",
+        "10 seconds with --quick, 40 minutes in full, hours more with --original_recipe",
+    ),
+    "recommender": (
+        "MovieLens 100k, or tables of ratings and features; none with --quick",
+        "20 seconds with --quick, 15 minutes in full",
+    ),
     "transfer_tasks": ("any images with classes; the original's: CIFAR-10", "1 minute with --quick, hours in full"),
 }
 """Experiment → data needed, and time on 2 CPU cores."""

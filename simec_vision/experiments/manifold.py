@@ -1,0 +1,198 @@
+"""The experiment ``manifold``: the view from outside and the view from within, of the same points.
+
+After notebook 05_manifold_s-curve of Horn's simec (2020). It prints no numbers; those that stand beside ours come
+from a re-implementation.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simec_vision.experiments.cells import Cell, arrays_of
+from simec_vision.experiments.figures import Map, draw_maps
+from simec_vision.experiments.manifold_data import METHODS, NEIGHBOURS, SLOW, principal, surface, unrolled
+from simec_vision.experiments.results import Check
+from simec_vision.experiments.table_report import Found, Table, reached, run_experiment
+
+COUNTS = {"S-curve": 3000, "cut sphere": 5000}
+QUICK_COUNTS = {"S-curve": 400, "cut sphere": 400}
+REFERENCES = 1000
+SPHERE_METHODS = ("as they are", "PCA", "isomap")
+PICTURE_POINTS = 1500
+ORIGINAL: dict[tuple[str, str], dict[str, Any]] = {
+    ("S-curve", "linear kernel"): {"l2_embedding": 0.01, "gram_penalty": 1.0, "lr": 0.1, "epochs": 25},
+    ("S-curve", "geodesic"): {
+        "hidden": (25,), "l2_embedding": 0.01, "orthogonality_penalty": 0.01, "gram_penalty": 1.0, "lr": 0.01,
+        "epochs": 40,
+    },
+    ("cut sphere", "linear kernel"): {"l2_embedding": 0.01, "gram_penalty": 0.5, "lr": 0.1, "epochs": 25},
+    ("cut sphere", "geodesic"): {
+        "hidden": (25, 10), "l2_embedding": 0.01, "orthogonality_penalty": 1.0, "gram_penalty": 1.0, "lr": 0.02,
+        "epochs": 40,
+    },
+}  # fmt: skip
+"""The original's arguments: surface and similarity → options."""
+OURS: dict[str, dict[str, Any]] = {"linear kernel": {}, "geodesic": {"hidden": (64, 64), "epochs": 100}}
+
+DISTANCES = {
+    name: Table(name, "distance_r2", f"{name}: r² of distances to those of PCA and of isomap", "similarity", 4)
+    for name in COUNTS
+}
+NEW = {
+    name: Table(
+        name, "new_r2", f"{name}: the same of new points, which isomap places between the others", "similarity", 4
+    )
+    for name in COUNTS
+}
+ERRORS = {name: Table(name, "mse", f"{name}: mean squared error of inner products", "similarity", 4) for name in COUNTS}
+MATCHES = {name: Table(name, "r2", f"{name}: r² of inner products", "similarity", 4) for name in COUNTS}
+
+
+def manifold(
+    config: str,
+    seeds: list[int] = [0, 1, 2],  # noqa: B006  # never changed, and the parser shows it
+    processes: int = 1,
+    quick: bool = False,
+    out: str | None = None,
+) -> None:
+    """Embed a rolled and a cut surface, as PCA sees them from outside and as isomap does from within.
+
+    Args:
+        config: All options as YAML, for the experiment's folder.
+        seeds: Seeds of training.
+        processes: Cells at once; each has its share of the processor's threads.
+        quick: Fewer points, one seed, and no slow methods beside.
+        out: Folder, new, empty or of the same experiment; default: runs/manifold.
+    """
+    cells = [*planned(QUICK_COUNTS if quick else COUNTS, seeds[:1] if quick else seeds, not quick)]
+    tables = [table for kind in (DISTANCES, NEW, ERRORS, MATCHES) for table in kind.values()]
+    run_experiment("manifold", cells, tables, claims, figures, config, processes, out, comparable=not quick)
+
+
+def planned(counts: dict[str, int], seeds: list[int], slow: bool) -> Iterator[Cell]:
+    """List the cells."""
+    for name, count in counts.items():
+        own = {"name": name, "count": count}
+        for method in METHODS if name == "S-curve" else SPHERE_METHODS:
+            if slow or method not in SLOW:
+                yield Cell(f"{name}, methods", method, "points", embedded, {**own, "method": method})
+        for similarity in OURS:
+            which = {**own, "similarity": similarity}
+            yield Cell(name, "eigenvectors", similarity, spectral, which)
+            for seed in seeds:
+                yield Cell(name, "SimEc", similarity, encoded, which, seed)
+                yield Cell(name, "SimEc, original recipe", similarity, encoded, {**which, "original": True}, seed)
+
+
+def embedded(name: str, count: int, method: str, seed: int) -> dict[str, Any]:
+    """Embed the points by another method."""
+    return {"embedding": METHODS[method](surface(name, count)[0]).astype(np.float32)}
+
+
+def kernel(name: str, count: int, similarity: str) -> NDArray[np.float64]:
+    """Give the centred similarities of all points: of where they are, or of the ways between them on the surface."""
+    from simec_vision.kernels import centre, geodesic
+
+    points = surface(name, count)[0]
+    return centre(points @ points.T) if similarity == "linear kernel" else geodesic(points, NEIGHBOURS)
+
+
+def matches(embedding: NDArray[Any], target: NDArray[np.float64]) -> dict[str, float]:
+    """Compare inner products of embeddings with similarities."""
+    import torch
+
+    from simec_vision.metrics import similarity_match
+
+    product = embedding.astype(np.float64) @ embedding.astype(np.float64).T
+    return similarity_match(torch.from_numpy(product), torch.from_numpy(target))
+
+
+def distance_match(embedding: NDArray[Any], other: NDArray[Any]) -> float:
+    """Give r² of the distances in two embeddings."""
+    import torch
+
+    from simec_vision.metrics import embedding_match
+
+    made = (torch.from_numpy(np.ascontiguousarray(part, dtype=np.float64)) for part in (embedding, other))
+    return embedding_match(*made)["r2"]
+
+
+def spectral(name: str, count: int, similarity: str, seed: int) -> dict[str, Any]:
+    """Measure PCA or isomap, the eigenvectors of these similarities."""
+    points = surface(name, count)[0]
+    embedding = principal(points) if similarity == "linear kernel" else unrolled(points)
+    return matches(embedding, kernel(name, count, similarity))
+
+
+def encoded(name: str, count: int, similarity: str, seed: int, original: bool = False) -> dict[str, Any]:
+    """Measure an encoder of points, and its embeddings of new ones."""
+    from simec_vision.estimator import SimilarityEncoder
+
+    points, new = surface(name, count)[0], surface(name, count // 3, True)[0]
+    target = kernel(name, count, similarity)
+    options = {"recipe": "keras", **ORIGINAL[name, similarity]} if original else OURS[similarity]
+    made = SimilarityEncoder(2, seed=seed, **options).fit(points, target[:, :REFERENCES])
+    embedding = made.transform(points)
+    other = principal if similarity == "linear kernel" else unrolled
+    return {
+        "distance_r2": distance_match(embedding, other(points)),
+        "new_r2": distance_match(made.transform(new), other(points, new)),
+        **matches(embedding, target),
+        "embedding": embedding.astype(np.float32),
+    }
+
+
+def claims(found: Found) -> Iterator[Check]:
+    """Check that encoders see what PCA and isomap see."""
+    for name in COUNTS:
+        yield from reached(found, DISTANCES[name], ["SimEc", "SimEc, original recipe"], 0.01, more=True)
+        yield from reached(found, ERRORS[name], ["SimEc", "SimEc, original recipe"])
+        for similarity, other, least in (("linear kernel", "PCA", 0.995), ("geodesic", "isomap", LEAST[name])):
+            for value, which in (("distance_r2", "points"), ("new_r2", "new points")):
+                ours = found.cell(name, "SimEc", similarity, value)
+                if ours is not None:
+                    claim = f"{name}, {similarity}: {which} lie as {other} places them"
+                    yield Check(claim, f"r² of distances at least {least}", f"{ours:.4f}", ours >= least)
+    yield from _along(found)
+
+
+LEAST = {"S-curve": 0.995, "cut sphere": 0.98}
+"""The r² of distances that an encoder of geodesic similarities shall reach."""
+
+
+def _along(found: Found) -> Iterator[Check]:
+    """Check that the S-curve is unrolled: one coordinate goes with the place along it."""
+    for row, what in (("linear kernel", "is still rolled"), ("geodesic", "is unrolled")):
+        chosen = [c for c in found.cells if (c.table, c.row, c.column) == ("S-curve", "SimEc", row)]
+        ours = [_monotone(arrays_of(cell, found.folder)["embedding"], cell) for cell in chosen]
+        if ours:
+            low = float(np.mean(ours))
+            expected, ok = ("at least 0.99", low >= 0.99) if row == "geodesic" else ("below 0.99", low < 0.99)
+            claim = f"S-curve, {row}: it {what}: rank correlation of its best direction with the place"
+            yield Check(claim, expected, f"{low:.4f}", ok)
+
+
+def _monotone(embedding: NDArray[Any], cell: Cell) -> float:
+    from scipy.stats import spearmanr
+
+    place = surface("S-curve", cell.options["count"])[1]
+    centred = embedding.astype(np.float64) - embedding.mean(axis=0)
+    direction = np.linalg.lstsq(centred, place - place.mean(), rcond=None)[0]
+    return float(spearmanr(centred @ direction, place).statistic)
+
+
+def figures(found: Found) -> None:
+    """Draw where points are placed, coloured by where they are along the surface."""
+    for name in COUNTS:
+        shown: dict[str, Cell] = {}
+        for cell in found.cells:
+            if cell.table.startswith(name) and cell.row != "eigenvectors":
+                title = cell.row if "methods" in cell.table else f"{cell.row},\n{cell.column}"
+                shown.setdefault(title, cell)
+        panels = []
+        for title, cell in shown.items():
+            embedding, place = arrays_of(cell, found.folder)["embedding"], surface(name, cell.options["count"])[1]
+            panels.append(Map(title, embedding[:PICTURE_POINTS], place[:PICTURE_POINTS]))
+        draw_maps(panels, found.folder / f"{name.replace(' ', '_')}.png", columns=4 if len(panels) <= 12 else 6)
