@@ -25,6 +25,9 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "experiment few_labels": {"trainer.enable_progress_bar": False, "trainer.check_val_every_n_epoch": None},
     "experiment matrix_factorization": {},
     "experiment flowerpots": {},
+    "experiment linear_nonlinear": {},
+    "experiment class_labels": {},
+    "experiment noisy_data": {},
     "experiment transfer_tasks": {"trainer.enable_progress_bar": False},
 }
 """Command → option → default, where it differs from the command's signature."""
@@ -49,6 +52,9 @@ FUNCTIONS = {
     "experiment few_labels": ("experiments.few_labels", "few_labels"),
     "experiment matrix_factorization": ("experiments.matrix_factorization", "matrix_factorization"),
     "experiment flowerpots": ("experiments.flowerpots", "flowerpots"),
+    "experiment linear_nonlinear": ("experiments.linear_nonlinear", "linear_nonlinear"),
+    "experiment class_labels": ("experiments.class_labels", "class_labels"),
+    "experiment noisy_data": ("experiments.noisy_data", "noisy_data"),
     "experiment transfer_tasks": ("experiments.transfer_tasks", "transfer_tasks"),
 }
 """Command → file and function."""
@@ -56,9 +62,12 @@ FUNCTIONS = {
 TASKS = {
     "pretrain": ("", "autoencoder"),
     "evaluate": ("explanations", "trap", "embedding", "line"),
-    "experiment": ("list", "few_labels", "transfer_tasks", "matrix_factorization", "flowerpots"),
+    "experiment": (
+        "list", "few_labels", "transfer_tasks", "matrix_factorization", "flowerpots", "linear_nonlinear",
+        "class_labels", "noisy_data",
+    ),
     "benchmark": ("pretraining", "references", "images", "processes", "explanation", "loading", "estimator"),
-}
+}  # fmt: skip
 """Script → what it can do, its first argument; the first of these where there is none (pretraining on similarities)."""
 
 

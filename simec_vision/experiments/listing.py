@@ -4,6 +4,9 @@ EXPERIMENTS = {
     "few_labels": ("any images with classes; the original's: CIFAR-10", "1 minute with --quick, hours in full"),
     "matrix_factorization": ("none", "half a minute with --quick, 25 minutes in full"),
     "flowerpots": ("none", "10 seconds"),
+    "linear_nonlinear": ("none; MNIST and 20 newsgroups, if there", "20 seconds with --quick, hours in full"),
+    "class_labels": ("none; MNIST and 20 newsgroups, if there", "20 seconds with --quick, an hour in full"),
+    "noisy_data": ("none; MNIST, if there", "20 seconds with --quick, hours in full"),
     "transfer_tasks": ("any images with classes; the original's: CIFAR-10", "1 minute with --quick, hours in full"),
 }
 """Experiment → data needed, and time on 2 CPU cores."""
