@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from simec_vision.experiments.cells import Cell
-from simec_vision.experiments.embedding_cells import BEST, ORIGINAL, OURS, eigen, encoded, ridge
+from simec_vision.experiments.embedding_cells import BEST, ORIGINAL, OURS, OWN, eigen, encoded, ridge
 from simec_vision.experiments.results import Check
 from simec_vision.experiments.table_report import Found, Table, exactly, reached
 
@@ -42,7 +42,7 @@ SETTINGS = {
                 **KERAS, "gram_penalty": 0.5, "l2_head": 1e-7, "lr": 0.001, "hidden": [25, 25], "l2_hidden": 0.0,
             },
         },
-        {LINEAR: {"l2_embedding": 1e-5}, HIDDEN: {"l2_embedding": 1e-5, "hidden": [25, 25], "l2_hidden": 1e-5}},
+        {LINEAR: OWN, HIDDEN: {**OWN, "hidden": [25, 25], "l2_hidden": 1e-5}},
         {LINEAR: (0.001, 8), HIDDEN: (0.001, 7)},
     ),
     "newsgroups": Settings(
@@ -55,7 +55,7 @@ SETTINGS = {
                 "l2_hidden": 0.0,
             },
         },
-        {LINEAR: {"l2_embedding": 1e-5}, HIDDEN: {"l2_embedding": 1e-5, "hidden": [25, 25], "l2_hidden": 1e-5}},
+        {LINEAR: OWN, HIDDEN: {**OWN, "hidden": [25, 25], "l2_hidden": 1e-5}},
         {LINEAR: (0.1, 6), HIDDEN: (0.1, 7)},
     ),
 }  # fmt: skip

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from simec_vision.experiments.cells import Cell
-from simec_vision.experiments.embedding_cells import BEST, ORIGINAL, OURS, eigen, encoded, match
+from simec_vision.experiments.embedding_cells import BEST, ORIGINAL, OURS, OWN, OWN_UNKNOWN, eigen, encoded, match
 from simec_vision.experiments.results import Check
 from simec_vision.experiments.table_report import Found, Table, exactly, reached
 from simec_vision.experiments.tasks import WIDTHS, items, median_distance, radial_kernels, task
@@ -23,7 +23,6 @@ GEODESIC: dict[str, Any] = {
     **KERAS, "hidden": [200, 100], "gram_penalty": 10.0, "lr": 0.005, "epochs": 25,
     "l2_hidden": 5e-4, "l2_embedding": 1e-3, "l2_head": 1e-6,
 }  # fmt: skip
-OWN = {"l2_embedding": 1e-5}
 MAPS_2D: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "mnist": ("linear", OWN, {**LINEAR, "lr": 0.005}),
     "mnist, geodesic": ("geodesic", {**OWN, "hidden": [200, 100], "l2_hidden": 1e-5}, GEODESIC),
@@ -63,16 +62,17 @@ def planned(seeds: list[int], root: str) -> Iterator[Cell]:
         yield from _cells("mnist_references", str(count), 10, "linear", OWN, LINEAR, root, seeds, more)
     for share in UNKNOWN:
         more, theirs = {"unknown": share}, {**LINEAR, "l2_embedding": 0.01}
-        yield from _cells("mnist_unknown", f"{share:g}", 10, "linear", OWN, theirs, root, seeds, more)
+        yield from _cells("mnist_unknown", f"{share:g}", 10, "linear", OWN_UNKNOWN, theirs, root, seeds, more)
     for dim in DIMS:
         yield Cell("mnist_rbf", RANDOM, str(dim), random_fourier, {"dim": dim, "root": root})
-        yield from _cells("mnist_rbf", str(dim), dim, "rbf", *_hidden(), root, seeds)
+        yield from _cells("mnist_rbf", str(dim), dim, "rbf", *_hidden(OWN), root, seeds)
     for share in UNKNOWN:
-        yield from _cells("mnist_rbf_unknown", f"{share:g}", 10, "rbf", *_hidden(), root, seeds, {"unknown": share})
+        more, ways = {"unknown": share}, _hidden(OWN_UNKNOWN)
+        yield from _cells("mnist_rbf_unknown", f"{share:g}", 10, "rbf", *ways, root, seeds, more)
 
 
-def _hidden() -> tuple[dict[str, Any], dict[str, Any]]:
-    return {**OWN, "hidden": [200]}, {**RADIAL_HIDDEN, "lr": 0.0005}
+def _hidden(own: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    return {**own, "hidden": [200]}, {**RADIAL_HIDDEN, "lr": 0.0005}
 
 
 def _cells(

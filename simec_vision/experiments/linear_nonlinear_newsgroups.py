@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from simec_vision.experiments.cells import Cell
-from simec_vision.experiments.embedding_cells import BEST, ORIGINAL, OURS, eigen, encoded
+from simec_vision.experiments.embedding_cells import BEST, ORIGINAL, OURS, OWN, OWN_UNKNOWN, eigen, encoded
 from simec_vision.experiments.results import Check
 from simec_vision.experiments.table_report import Found, Table, reached
 
@@ -12,7 +12,6 @@ DIMS = (2, 4, 6, 10, 15, 25, 50, 100)
 REFERENCES = (100, 250, 500, 750, 1000, 1500, 2500, 3959)
 UNKNOWN = tuple(round(0.1 * tenth, 1) for tenth in range(10))
 THEIRS = {"recipe": "keras", "l2_embedding": 1e-5, "l2_head": 1e-8, "gram_penalty": 0.5, "lr": 0.005, "epochs": 25}
-OWN = {"l2_embedding": 1e-5}
 
 
 def _tables(name: str, title: str, columns: str) -> tuple[Table, Table]:
@@ -38,12 +37,15 @@ def planned(seeds: list[int], root: str) -> Iterator[Cell]:
     for count in REFERENCES:
         yield from _encoders("newsgroups_references", str(count), {**what, "dim": 10, "references": count}, seeds)
     for share in UNKNOWN:
-        yield from _encoders("newsgroups_unknown", f"{share:g}", {**what, "dim": 10, "unknown": share}, seeds)
+        more = {**what, "dim": 10, "unknown": share}
+        yield from _encoders("newsgroups_unknown", f"{share:g}", more, seeds, OWN_UNKNOWN)
 
 
-def _encoders(table: str, column: str, what: dict[str, Any], seeds: list[int]) -> Iterator[Cell]:
+def _encoders(
+    table: str, column: str, what: dict[str, Any], seeds: list[int], own: dict[str, Any] = OWN
+) -> Iterator[Cell]:
     for seed in seeds:
-        for row, options in ((OURS, OWN), (ORIGINAL, THEIRS)):
+        for row, options in ((OURS, own), (ORIGINAL, THEIRS)):
             yield Cell(table, row, column, encoded, {**what, "options": options}, seed)
 
 
