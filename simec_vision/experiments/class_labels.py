@@ -83,11 +83,10 @@ def _digits(seeds: list[int]) -> Iterator[Cell]:
             for row, options in ((OURS, OWN), (ORIGINAL, LINEAR), ("SimEc, 100 hidden", OWN_HIDDEN)):
                 yield Cell("digits", row, column, learned, {"data": data, "options": options}, seed)
     for epochs in EPOCHS:
-        ways = ((OURS, "digits", OWN_HIDDEN), (ORIGINAL, "digits", HIDDEN), (HONEST, SOURCES[SOME], OWN_HIDDEN))
-        for row, data, options in ways:
-            more = {"epochs": epochs}
+        ways = ((OURS, ALL, OWN_HIDDEN), (ORIGINAL, ALL, HIDDEN), (HONEST, SOME, OWN_HIDDEN))
+        for row, source, options in ways:
             for seed in seeds:
-                what = {"data": data, "options": {**options, **more}}
+                what = {"data": SOURCES[source], "options": {**options, "epochs": epochs}}
                 yield Cell("digits_epochs", row, str(epochs), learned, what, seed)
 
 

@@ -13,8 +13,8 @@ from simec_vision.experiments.tasks import Data, Items, Kernel, Task, task
 OURS, ORIGINAL, BEST = "SimEc", "SimEc, original recipe", "eigenvectors"
 """Rows: encoders trained by our recipe and as the original did, and the best that any embedding can do."""
 OWN: dict[str, Any] = {"head_start": "eigen", "head_frozen": True, "l2_embedding": 1e-4}
-"""Our options: the best head stays as it is, as a head that moves lets dimensions beyond the similarities' rank live, of
-which inner products of embeddings are full; and those go to 0."""
+"""Our options: the best head stays as it is, and dimensions beyond the similarities' rank go to 0. A head that moves
+lets these live, and fills inner products of embeddings with them."""
 OWN_UNKNOWN: dict[str, Any] = {"l2_embedding": 1e-4}
 """Ours where some similarities are unknown, and so is the best head."""
 COMPARED = 2000

@@ -61,14 +61,14 @@ def planned(seeds: list[int], root: str) -> Iterator[Cell]:
         more = {"references": count}
         yield from _cells("mnist_references", str(count), 10, "linear", OWN, LINEAR, root, seeds, more)
     for share in UNKNOWN:
-        more, theirs = {"unknown": share}, {**LINEAR, "l2_embedding": 0.01}
-        yield from _cells("mnist_unknown", f"{share:g}", 10, "linear", OWN_UNKNOWN, theirs, root, seeds, more)
+        some, theirs = {"unknown": share}, {**LINEAR, "l2_embedding": 0.01}
+        yield from _cells("mnist_unknown", f"{share:g}", 10, "linear", OWN_UNKNOWN, theirs, root, seeds, some)
     for dim in DIMS:
         yield Cell("mnist_rbf", RANDOM, str(dim), random_fourier, {"dim": dim, "root": root})
         yield from _cells("mnist_rbf", str(dim), dim, "rbf", *_hidden(OWN), root, seeds)
     for share in UNKNOWN:
-        more, ways = {"unknown": share}, _hidden(OWN_UNKNOWN)
-        yield from _cells("mnist_rbf_unknown", f"{share:g}", 10, "rbf", *ways, root, seeds, more)
+        some, ways = {"unknown": share}, _hidden(OWN_UNKNOWN)
+        yield from _cells("mnist_rbf_unknown", f"{share:g}", 10, "rbf", *ways, root, seeds, some)
 
 
 def _hidden(own: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -130,8 +130,8 @@ def claims(found: Found) -> Iterator[Check]:
         yield from exactly(found, table, [BEST], share=2e-3)
     for table in DRAWN:
         yield from reached(found, table, [OURS, ORIGINAL])
-    for table in ("mnist_unknown", "mnist_rbf_unknown"):
-        none, most = (found.cell(table, OURS, share, "held_out_mse") for share in ("0", "0.9"))
+    for name in ("mnist_unknown", "mnist_rbf_unknown"):
+        none, most = (found.cell(name, OURS, share, "held_out_mse") for share in ("0", "0.9"))
         if none is not None and most is not None:
-            claim = f"{table}: with 90 % of similarities unknown, the error on new items is below twice that with all"
+            claim = f"{name}: with 90 % of similarities unknown, the error on new items is below twice that with all"
             yield Check(claim, f"below {2 * none:.4g}", f"{most:.4g}", most < 2 * none)

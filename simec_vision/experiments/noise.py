@@ -64,12 +64,12 @@ def drawn_noise(data: str, noise: Noise, root: str) -> tuple[NDArray[np.float64]
     width = pixels * (MOST if noise.endswith("_dims") else 1)
     random, other = np.random.RandomState(15), np.random.RandomState(16)
     if noise.startswith("white"):
-        parts = random.randn(count, width), other.randn(len(items.held_out), width)
+        mine, new = random.randn(count, width), other.randn(len(items.held_out), width)
     else:
         mixing = mixing_matrix(width, random)
-        parts = tuple(r.randn(n, RANK) @ mixing for r, n in ((random, count), (other, len(items.held_out))))
-    scale = size / parts[0].std()
-    return parts[0] * scale, parts[1] * scale
+        mine, new = random.randn(count, RANK) @ mixing, other.randn(len(items.held_out), RANK) @ mixing
+    scale = size / mine.std()
+    return mine * scale, new * scale
 
 
 def mixing_matrix(width: int, random: np.random.RandomState) -> NDArray[np.float64]:
