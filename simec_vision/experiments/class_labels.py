@@ -12,7 +12,16 @@ from numpy.typing import NDArray
 
 from simec_vision.experiments import class_labels_held_out as larger
 from simec_vision.experiments.cells import Cell, arrays_of
-from simec_vision.experiments.embedding_cells import BEST, ORIGINAL, OURS, OWN, compared, curves, digit_map, fitted
+from simec_vision.experiments.embedding_cells import (
+    BEST,
+    ORIGINAL,
+    OURS,
+    OWN_MOVING,
+    compared,
+    curves,
+    digit_map,
+    fitted,
+)
 from simec_vision.experiments.figures import draw_curves, draw_maps
 from simec_vision.experiments.results import Check
 from simec_vision.experiments.table_report import Found, Table, exactly, reached, run_experiment
@@ -23,7 +32,7 @@ EPOCHS = (5, 15, 25, 35, 50, 75, 100)
 KERAS = {"recipe": "keras", "l2_head": 1e-7, "gram_penalty": 0.5}
 LINEAR: dict[str, Any] = {**KERAS, "lr": 0.005, "epochs": 25}
 HIDDEN: dict[str, Any] = {**KERAS, "hidden": [100], "lr": 0.01}
-OWN_HIDDEN: dict[str, Any] = {**OWN, "hidden": [100]}
+OWN_HIDDEN: dict[str, Any] = {**OWN_MOVING, "hidden": [100]}
 ALL, SOME = "all rows", "rows 0 to 999"
 SOURCES: dict[str, Data] = {ALL: "digits", SOME: "digits, 1000 rows"}
 """Column → data: the original learned from all rows, those it then told the classes of, too."""
@@ -80,7 +89,7 @@ def _digits(seeds: list[int]) -> Iterator[Cell]:
             if (row, column) != (BEST, SOME):  # of held-out items, it knows none
                 yield Cell("digits", row, column, given, {"data": data, "representation": representation})
         for seed in seeds:
-            for row, options in ((OURS, OWN), (ORIGINAL, LINEAR), ("SimEc, 100 hidden", OWN_HIDDEN)):
+            for row, options in ((OURS, OWN_MOVING), (ORIGINAL, LINEAR), ("SimEc, 100 hidden", OWN_HIDDEN)):
                 yield Cell("digits", row, column, learned, {"data": data, "options": options}, seed)
     for epochs in EPOCHS:
         ways = ((OURS, ALL, OWN_HIDDEN), (ORIGINAL, ALL, HIDDEN), (HONEST, SOME, OWN_HIDDEN))

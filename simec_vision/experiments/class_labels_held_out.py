@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from simec_vision.experiments.cells import Cell
-from simec_vision.experiments.embedding_cells import BEST, ORIGINAL, OURS, OWN, eigen, encoded, ridge
+from simec_vision.experiments.embedding_cells import BEST, ORIGINAL, OURS, OWN, OWN_MOVING, eigen, encoded, ridge
 from simec_vision.experiments.results import Check
 from simec_vision.experiments.table_report import Found, Table, exactly, reached
 
@@ -21,7 +21,8 @@ class Settings:
         dims: Lengths of embeddings.
         strength: Of the ridge regression's penalty, as the original's search chose it.
         theirs: Way → the original's options.
-        ours: Way → ours.
+        ours: Way → ours, beside those that all have.
+        rank: Of the similarities.
         orthogonality: Way → the original's orthogonality penalty, and the length above which it applies.
     """
 
@@ -29,6 +30,7 @@ class Settings:
     strength: float
     theirs: dict[str, dict[str, Any]]
     ours: dict[str, dict[str, Any]]
+    rank: int
     orthogonality: dict[str, tuple[float, int]]
 
 
@@ -42,7 +44,8 @@ SETTINGS = {
                 **KERAS, "gram_penalty": 0.5, "l2_head": 1e-7, "lr": 0.001, "hidden": [25, 25], "l2_hidden": 0.0,
             },
         },
-        {LINEAR: OWN, HIDDEN: {**OWN, "hidden": [25, 25], "l2_hidden": 1e-5}},
+        {LINEAR: {}, HIDDEN: {"hidden": [25, 25], "l2_hidden": 1e-5}},
+        9,
         {LINEAR: (0.001, 8), HIDDEN: (0.001, 7)},
     ),
     "newsgroups": Settings(
@@ -55,7 +58,8 @@ SETTINGS = {
                 "l2_hidden": 0.0,
             },
         },
-        {LINEAR: OWN, HIDDEN: {**OWN, "hidden": [25, 25], "l2_hidden": 1e-5}},
+        {LINEAR: {}, HIDDEN: {"hidden": [25, 25], "l2_hidden": 1e-5}},
+        6,
         {LINEAR: (0.1, 6), HIDDEN: (0.1, 7)},
     ),
 }  # fmt: skip
@@ -74,12 +78,19 @@ def planned(data: str, seeds: list[int], root: str) -> Iterator[Cell]:
         yield Cell(data, BEST, str(dim), eigen, what)
         yield Cell(data, RIDGE, str(dim), ridge, {**what, "strength": settings.strength})
         for way in (LINEAR, HIDDEN):
-            strength, above = settings.orthogonality[way]
-            penalty = {"orthogonality_penalty": strength} if dim > above else {}
-            for seed in seeds:
-                for row, options in ((OURS, settings.ours[way]), (ORIGINAL, {**settings.theirs[way], **penalty})):
-                    more = {**what, "options": options, "references": 2000}
+            for row, options in ((OURS, _ours(settings, way, dim)), (ORIGINAL, _theirs(settings, way, dim))):
+                more = {**what, "options": options, "references": 2000}
+                for seed in seeds:
                     yield Cell(data, f"{row}, {way}", str(dim), encoded, more, seed)
+
+
+def _ours(settings: Settings, way: str, dim: int) -> dict[str, Any]:
+    return {**(OWN_MOVING if dim < settings.rank else OWN), **settings.ours[way]}
+
+
+def _theirs(settings: Settings, way: str, dim: int) -> dict[str, Any]:
+    strength, above = settings.orthogonality[way]
+    return {**settings.theirs[way], **({"orthogonality_penalty": strength} if dim > above else {})}
 
 
 def claims(found: Found) -> Iterator[Check]:

@@ -1,5 +1,6 @@
 """Cells of experiments on arrays: eigenvectors, ridge regression and encoders, compared with given similarities."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,8 +16,9 @@ OURS, ORIGINAL, BEST = "SimEc", "SimEc, original recipe", "eigenvectors"
 OWN: dict[str, Any] = {"head_start": "eigen", "head_frozen": True, "l2_embedding": 1e-4}
 """Our options: the best head stays as it is, and dimensions beyond the similarities' rank go to 0. A head that moves
 lets these live, and fills inner products of embeddings with them."""
-OWN_UNKNOWN: dict[str, Any] = {"l2_embedding": 1e-4}
-"""Ours where some similarities are unknown, and so is the best head."""
+OWN_MOVING: dict[str, Any] = {"l2_embedding": 1e-4}
+"""Ours where the best head is unknown, as some similarities are, or where encoders can reach others better, as with fewer
+dimensions than classes, whose eigenvalues are all alike."""
 COMPARED = 2000
 """Items whose distances are compared, at most."""
 SHOWN = 500
@@ -172,7 +174,7 @@ def curves(found: Found, table: Table, rows: tuple[str, ...] = (), logarithmic: 
     grid = {row: cells for row, cells in found.grid(table.name, table.value).items() if not rows or row in rows}
     theirs = found.original(table.name, table.value)
     return Curves(
-        table.title,
+        re.sub(r": (mean squared error|accuracy)( of (inner products|10 neighbours))?", "", table.title),
         table.columns,
         y or "mean squared error",
         {row: {float(at): value for at, value in cells.items()} for row, cells in grid.items()},

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from simec_vision.experiments.cells import Cell
-from simec_vision.experiments.embedding_cells import BEST, ORIGINAL, OURS, OWN, OWN_UNKNOWN, eigen, encoded, match
+from simec_vision.experiments.embedding_cells import BEST, ORIGINAL, OURS, OWN, OWN_MOVING, eigen, encoded, match
 from simec_vision.experiments.results import Check
 from simec_vision.experiments.table_report import Found, Table, exactly, reached
 from simec_vision.experiments.tasks import WIDTHS, items, median_distance, radial_kernels, task
@@ -62,12 +62,12 @@ def planned(seeds: list[int], root: str) -> Iterator[Cell]:
         yield from _cells("mnist_references", str(count), 10, "linear", OWN, LINEAR, root, seeds, more)
     for share in UNKNOWN:
         some, theirs = {"unknown": share}, {**LINEAR, "l2_embedding": 0.01}
-        yield from _cells("mnist_unknown", f"{share:g}", 10, "linear", OWN_UNKNOWN, theirs, root, seeds, some)
+        yield from _cells("mnist_unknown", f"{share:g}", 10, "linear", OWN_MOVING, theirs, root, seeds, some)
     for dim in DIMS:
         yield Cell("mnist_rbf", RANDOM, str(dim), random_fourier, {"dim": dim, "root": root})
         yield from _cells("mnist_rbf", str(dim), dim, "rbf", *_hidden(OWN), root, seeds)
     for share in UNKNOWN:
-        some, ways = {"unknown": share}, _hidden(OWN_UNKNOWN)
+        some, ways = {"unknown": share}, _hidden(OWN_MOVING)
         yield from _cells("mnist_rbf_unknown", f"{share:g}", 10, "rbf", *ways, root, seeds, some)
 
 

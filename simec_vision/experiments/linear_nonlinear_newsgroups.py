@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from simec_vision.experiments.cells import Cell
-from simec_vision.experiments.embedding_cells import BEST, ORIGINAL, OURS, OWN, OWN_UNKNOWN, eigen, encoded
+from simec_vision.experiments.embedding_cells import BEST, ORIGINAL, OURS, OWN, OWN_MOVING, eigen, encoded
 from simec_vision.experiments.results import Check
 from simec_vision.experiments.table_report import Found, Table, reached
 
@@ -38,7 +38,7 @@ def planned(seeds: list[int], root: str) -> Iterator[Cell]:
         yield from _encoders("newsgroups_references", str(count), {**what, "dim": 10, "references": count}, seeds)
     for share in UNKNOWN:
         more = {**what, "dim": 10, "unknown": share}
-        yield from _encoders("newsgroups_unknown", f"{share:g}", more, seeds, OWN_UNKNOWN)
+        yield from _encoders("newsgroups_unknown", f"{share:g}", more, seeds, OWN_MOVING)
 
 
 def _encoders(

@@ -203,7 +203,7 @@ def figures(found: Found) -> None:
     for noise in NOISES:
         for kernel in DIMS:
             for value in ("mse", "held_out_mse"):
-                panels.append(curves(found, _table(noise, kernel, value), logarithmic="y"))
+                panels.append(curves(found, _table(noise, kernel, value), (), "y" if kernel == "linear" else ""))
     panels = [panel for panel in panels if panel.ours]
     if panels:
         draw_curves(panels, found.folder / "errors.png", columns=2)
