@@ -12,7 +12,7 @@ from simec_vision.cli.main import main
 from simec_vision.experiments.cells import Cell, arrays_of, made
 from simec_vision.experiments.embedding_cells import left_out, match
 from simec_vision.experiments.figures import Map, draw_maps
-from simec_vision.experiments.newsgroups import frequent_pairs, joined, text_features
+from simec_vision.experiments.newsgroups import frequent_pairs, joined, newsgroups, text_features
 from simec_vision.experiments.table_report import Found, Table, exactly, reached
 from simec_vision.items import InputError
 
@@ -143,6 +143,23 @@ def test_posts_are_counted():
     assert features.toarray()[2] == pytest.approx([0, 0, 0, 0, 1, 0])
     assert new.toarray()[0] == pytest.approx([0, 1, 0, 0.5, 0, 0])
     assert not new.toarray()[1].any()
+
+
+def test_posts_are_read_from_folders_less_headers_and_quotes():
+    for which, count in (("train", 4), ("test", 2)):
+        for group in ("rec.autos", "sci.space"):
+            folder = Path("posts", f"20news-bydate-{which}", group)
+            folder.mkdir(parents=True)
+            (folder / "short").write_text("Subject: hello\n\njust three words\n")
+            for number in range(count):
+                text = f"Subject: secret\n\n> quoted before\nan engine of {group.replace('.', ' ')} number {number}\n"
+                (folder / str(number)).write_text(text)
+    features, groups, new, others = newsgroups("posts")
+    assert (features.shape[0], new.shape) == (8, (4, features.shape[1]))
+    assert sorted(groups) == [0] * 4 + [1] * 4
+    assert sorted(others) == [0, 0, 1, 1]
+    # an_engine and of stand in every post, so they weigh nothing; rec autos number, sci space number: 2 of a kind
+    assert features.toarray().max() == 1
 
 
 def test_what_is_unknown_among_references_is_so_both_ways():

@@ -17,10 +17,12 @@ OWN: dict[str, Any] = {"head_start": "eigen", "head_frozen": True, "l2_embedding
 """Our options: the best head stays as it is, and dimensions beyond the similarities' rank go to 0. A head that moves
 lets these live, and fills inner products of embeddings with them."""
 OWN_MOVING: dict[str, Any] = {"l2_embedding": 1e-4}
-"""Ours where the best head is unknown, as some similarities are, or where encoders can reach others better, as with fewer
-dimensions than classes, whose eigenvalues are all alike."""
+"""Ours where the best head is unknown, as some similarities are, or where encoders can reach others better, as with
+fewer dimensions than classes, whose eigenvalues are all alike."""
 COMPARED = 2000
 """Items whose distances are compared, at most."""
+NOTHING = 1e-9
+"""An error that a logarithmic axis leaves out, as it is none."""
 SHOWN = 500
 """Items of a map, at most, and half as many held-out ones."""
 
@@ -173,12 +175,13 @@ def curves(found: Found, table: Table, rows: tuple[str, ...] = (), logarithmic: 
     """Give a table, or some of its rows, as curves."""
     grid = {row: cells for row, cells in found.grid(table.name, table.value).items() if not rows or row in rows}
     theirs = found.original(table.name, table.value)
+    least = NOTHING if "y" in logarithmic else 0.0
     return Curves(
         re.sub(r": (mean squared error|accuracy)( of (inner products|10 neighbours))?", "", table.title),
         table.columns,
         y or "mean squared error",
-        {row: {float(at): value for at, value in cells.items()} for row, cells in grid.items()},
-        {row: {float(at): value for at, value in theirs.get(row, {}).items()} for row in grid},
+        {row: {float(at): value for at, value in cells.items() if value[0] >= least} for row, cells in grid.items()},
+        {row: {float(at): value for at, value in theirs.get(row, {}).items() if value >= least} for row in grid},
         logarithmic,
     )
 

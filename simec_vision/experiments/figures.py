@@ -82,10 +82,21 @@ def _curves(axis: Any, panel: Curves, colours: Mapping[str, str]) -> None:
         axis.plot(sorted(given), [given[at] for at in sorted(given)], color=colours[name], linewidth=0.8)
     for which in panel.logarithmic:
         getattr(axis, f"set_{which}scale")("log")
+    if "x" in panel.logarithmic:
+        _ticks(axis.xaxis)
     plain(axis, "both")
     axis.set_xlabel(panel.x, fontsize=9.5, color=INK)
     axis.set_ylabel(panel.y, fontsize=9.5, color=INK)
     axis.set_title(panel.title, fontsize=10.5, color=INK, loc="left")
+
+
+def _ticks(axis: Any) -> None:
+    """Mark 1, 2, 5, 10, … along a logarithmic axis."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def draw_maps(panels: Sequence[Map], path: str | Path, columns: int = 4, size: float = 3.2) -> None:
