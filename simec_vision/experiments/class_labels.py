@@ -171,10 +171,8 @@ def _honest(found: Found) -> Iterator[Check]:
 def figures(found: Found) -> None:
     """Draw maps of the digits, and errors by epochs and by length of embeddings."""
     shown = {(OURS, ALL), (WITH_HIDDEN, ALL), (WITH_HIDDEN, SOME), (BEST, ALL)}
-    maps = []
-    for cell in found.cells:
-        if cell.table == "digits" and (cell.row, cell.column) in shown and cell.seed == found.cells[0].seed:
-            maps.append(digit_map(f"{cell.row}, {cell.column}", arrays_of(cell, found.folder)))
+    first = {(c.row, c.column): c for c in reversed(found.cells) if c.table == "digits" and (c.row, c.column) in shown}
+    maps = [digit_map(", ".join(key), arrays_of(cell, found.folder)) for key, cell in reversed(first.items())]
     if maps:
         draw_maps(maps, found.folder / "maps.png", columns=2, size=4.2)
     panels = [curves(found, LATER), curves(found, LATER_ACCURACY, y="accuracy")]

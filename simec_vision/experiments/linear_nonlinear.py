@@ -140,7 +140,9 @@ def _alike(found: Found) -> Iterator[Check]:
 
 def figures(found: Found) -> None:
     """Draw the maps, and errors by length of embeddings, by references and by what is unknown."""
-    maps = [_map(cell, found) for cell in found.cells if cell.table == "maps" and cell.row != ORIGINAL]
+    shown = [cell for cell in found.cells if cell.table == "maps" and cell.row != ORIGINAL]
+    first = {(cell.column, cell.row): cell for cell in reversed(shown)}
+    maps = [_map(cell, found) for cell in reversed(first.values())]
     if maps:
         draw_maps(maps, found.folder / "maps.png", columns=4, size=3.6)
     tables = [DIGITS, *on_mnist.DRAWN, *on_newsgroups.DRAWN]
