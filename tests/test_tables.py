@@ -10,7 +10,9 @@ import pytest
 
 from simec_vision.cli.main import main
 from simec_vision.experiments.cells import Cell, arrays_of, made
+from simec_vision.experiments.embedding_cells import left_out, match
 from simec_vision.experiments.figures import Map, draw_maps
+from simec_vision.experiments.newsgroups import frequent_pairs, joined, newsgroups, text_features
 from simec_vision.experiments.table_report import Found, Table, exactly, reached
 from simec_vision.items import InputError
 
@@ -121,3 +123,69 @@ def test_similarities_that_are_no_inner_products_are_learned(capsys):
     assert "Project Gutenberg 2591" in capsys.readouterr().err
     assert main("experiment", [*command, "--parts", "[wrods]", "--out", "wrong"]) == 2
     assert "did you mean 'words'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "checks", "pictures"),
+    [
+        ("linear_nonlinear", 11, ("maps", "errors")),
+        ("class_labels", 9, ("maps", "errors")),
+        ("noisy_data", 6, ("errors",)),
+    ],
+)
+def test_experiments_on_arrays_are_what_the_original_claimed(name, checks, pictures):
+    assert main("experiment", [name, "--quick", "true", "--processes", "2"]) == 0
+    summary = json.loads(Path(f"runs/{name}/summary.json").read_text())
+    assert all(check["ok"] for check in summary["checks"]), summary["checks"]
+    assert len(summary["checks"]) == checks
+    assert all(Path(f"runs/{name}/{picture}.png").stat().st_size > 30_000 for picture in pictures)
+
+
+@pytest.mark.parametrize("name", ["linear_nonlinear", "class_labels"])
+def test_newsgroups_that_are_not_there_are_named(name, capsys):
+    assert main("experiment", [name, "--parts", "[newsgroups]", "--root", "nowhere"]) == 2
+    assert "20news-bydate-train" in capsys.readouterr().err
+
+
+def test_posts_are_counted():
+    train = ["space shuttle orbit", "space shuttle launch 1999", "space shuttle", "the car"]
+    assert frequent_pairs([text.split() for text in train]) == {("space", "shuttle")}
+    assert joined(["the", "space", "shuttle", "space"], {("space", "shuttle")}) == ["the", "space_shuttle", "space"]
+    features, new = text_features(train, ["car car orbit moon", "moon"])
+    # terms in order: 1111, car, launch, orbit, space_shuttle, the; four texts, so ln 4 for one and ln 4/3 for three
+    rare = np.log(4 / 3) / np.log(4)
+    assert features.toarray()[0] == pytest.approx([0, 0, 0, 1, rare, 0])
+    assert features.toarray()[2] == pytest.approx([0, 0, 0, 0, 1, 0])
+    assert new.toarray()[0] == pytest.approx([0, 1, 0, 0.5, 0, 0])
+    assert not new.toarray()[1].any()
+
+
+def test_posts_are_read_from_folders_less_headers_and_quotes():
+    for which, count in (("train", 4), ("test", 2)):
+        for group in ("rec.autos", "sci.space"):
+            folder = Path("posts", f"20news-bydate-{which}", group)
+            folder.mkdir(parents=True)
+            (folder / "short").write_text("Subject: hello\n\njust three words\n")
+            for number in range(count):
+                text = f"Subject: secret\n\n> quoted before\nan engine of {group.replace('.', ' ')} number {number}\n"
+                (folder / str(number)).write_text(text)
+    features, groups, new, others = newsgroups("posts")
+    assert (features.shape[0], new.shape) == (8, (4, features.shape[1]))
+    assert sorted(groups) == [0] * 4 + [1] * 4
+    assert sorted(others) == [0, 0, 1, 1]
+    # an_engine and of stand in every post, so they weigh nothing; rec autos number, sci space number: 2 of a kind
+    assert features.toarray().max() == 1
+
+
+def test_what_is_unknown_among_references_is_so_both_ways():
+    chosen = left_out((60, 40), 0.3)
+    assert np.array_equal(chosen[:40], chosen[:40].T)
+    assert chosen.mean() == pytest.approx(0.3, abs=0.05)
+
+
+def test_match_is_that_of_the_whole_matrix():
+    random = np.random.default_rng(0)
+    embedding, target, head = random.normal(size=(700, 3)), random.normal(size=(700, 20)), random.normal(size=(20, 3))
+    found = match(embedding, target, head)
+    assert found["mse"] == pytest.approx(np.mean((target - embedding @ head.T) ** 2))
+    assert found["r2"] == pytest.approx(np.corrcoef(target.ravel(), (embedding @ head.T).ravel())[0, 1] ** 2)

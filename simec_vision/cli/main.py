@@ -29,6 +29,9 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "experiment manifold": {},
     "experiment link_prediction": {},
     "experiment recommender": {},
+    "experiment linear_nonlinear": {},
+    "experiment class_labels": {},
+    "experiment noisy_data": {},
     "experiment transfer_tasks": {"trainer.enable_progress_bar": False},
 }
 """Command → option → default, where it differs from the command's signature."""
@@ -57,6 +60,9 @@ FUNCTIONS = {
     "experiment manifold": ("experiments.manifold", "manifold"),
     "experiment link_prediction": ("experiments.link_prediction", "link_prediction"),
     "experiment recommender": ("experiments.recommender", "recommender"),
+    "experiment linear_nonlinear": ("experiments.linear_nonlinear", "linear_nonlinear"),
+    "experiment class_labels": ("experiments.class_labels", "class_labels"),
+    "experiment noisy_data": ("experiments.noisy_data", "noisy_data"),
     "experiment transfer_tasks": ("experiments.transfer_tasks", "transfer_tasks"),
 }
 """Command → file and function."""
@@ -64,19 +70,12 @@ FUNCTIONS = {
 TASKS = {
     "pretrain": ("", "autoencoder"),
     "evaluate": ("explanations", "trap", "embedding", "line"),
-    "experiment": ("list", "few_labels", "transfer_tasks", "matrix_factorization", "flowerpots", "nonmetric"),
     "experiment": (
-        "list",
-        "few_labels",
-        "transfer_tasks",
-        "matrix_factorization",
-        "flowerpots",
-        "manifold",
-        "link_prediction",
-        "recommender",
+        "list", "few_labels", "transfer_tasks", "matrix_factorization", "flowerpots", "linear_nonlinear", "nonmetric",
+        "class_labels", "noisy_data", "manifold", "link_prediction", "recommender",
     ),
     "benchmark": ("pretraining", "references", "images", "processes", "explanation", "loading", "estimator"),
-}
+}  # fmt: skip
 """Script → what it can do, its first argument; the first of these where there is none (pretraining on similarities)."""
 
 

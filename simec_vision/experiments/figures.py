@@ -83,13 +83,20 @@ def _curves(axis: Any, panel: Curves, colours: Mapping[str, str]) -> None:
     for which in panel.logarithmic:
         getattr(axis, f"set_{which}scale")("log")
     if "x" in panel.logarithmic:
-        ticks = sorted({at for cells in panel.ours.values() for at in cells})
-        axis.set_xticks(ticks, [f"{at:,g}" for at in ticks], minor=False)
-        axis.tick_params(axis="x", which="minor", length=0, labelbottom=False)
+        _ticks(axis.xaxis)
     plain(axis, "both")
     axis.set_xlabel(panel.x, fontsize=9.5, color=INK)
     axis.set_ylabel(panel.y, fontsize=9.5, color=INK)
     axis.set_title(panel.title, fontsize=10.5, color=INK, loc="left")
+
+
+def _ticks(axis: Any) -> None:
+    """Mark 1, 2, 5, 10, … along a logarithmic axis."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def draw_maps(panels: Sequence[Map], path: str | Path, columns: int = 4, size: float = 3.2) -> None:

@@ -14,6 +14,9 @@ EXPERIMENTS = {
         "MovieLens 100k, or tables of ratings and features; none with --quick",
         "20 seconds with --quick, 15 minutes in full",
     ),
+    "linear_nonlinear": ("none; MNIST and 20 newsgroups, if there", "20 seconds with --quick, hours in full"),
+    "class_labels": ("none; MNIST and 20 newsgroups, if there", "20 seconds with --quick, an hour in full"),
+    "noisy_data": ("none; MNIST, if there", "20 seconds with --quick, hours in full"),
     "transfer_tasks": ("any images with classes; the original's: CIFAR-10", "1 minute with --quick, hours in full"),
 }
 """Experiment → data needed, and time on 2 CPU cores."""

@@ -87,12 +87,16 @@ def term_counts(texts: Sequence[str]) -> tuple[NDArray[np.float64], list[str]]:
 
 
 def _counts(text: str) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for word in terms_of(text):
+        counts[word] = counts.get(word, 0) + 1
+    return counts
+
+
+def terms_of(text: str) -> list[str]:
+    """Give a text's terms in their order: lower case, digits as 1, letters, digits and hyphens kept, addresses not."""
     import unicodedata
 
     plain = "".join(sign for sign in unicodedata.normalize("NFKD", text) if not unicodedata.combining(sign)).lower()
     plain = re.sub(r"(?:https?://|www\.)\S+", " ", plain)
-    words = re.sub(r"[^a-z0-9-]", " ", re.sub(r"[0-9]", "1", plain)).split()
-    counts: dict[str, int] = {}
-    for word in words:
-        counts[word] = counts.get(word, 0) + 1
-    return counts
+    return re.sub(r"[^a-z0-9-]", " ", re.sub(r"[0-9]", "1", plain)).split()

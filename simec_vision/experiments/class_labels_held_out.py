@@ -1,0 +1,108 @@
+"""MNIST and newsgroups in the experiment ``class_labels``: errors on held-out items by length of embeddings."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from simec_vision.experiments.cells import Cell
+from simec_vision.experiments.embedding_cells import BEST, ORIGINAL, OURS, OWN, OWN_MOVING, eigen, encoded, ridge
+from simec_vision.experiments.results import Check
+from simec_vision.experiments.table_report import Found, Table, exactly, reached
+
+LINEAR, HIDDEN, RIDGE = "linear", "25 + 25 hidden", "eigenvectors + ridge"
+KERAS = {"recipe": "keras", "epochs": 25}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is done on one source.
+
+    Args:
+        dims: Lengths of embeddings.
+        strength: Of the ridge regression's penalty, as the original's search chose it.
+        theirs: Way → the original's options.
+        ours: Way → ours, beside those that all have.
+        rank: Of the similarities.
+        orthogonality: Way → the original's orthogonality penalty, and the length above which it applies.
+    """
+
+    dims: tuple[int, ...]
+    strength: float
+    theirs: dict[str, dict[str, Any]]
+    ours: dict[str, dict[str, Any]]
+    rank: int
+    orthogonality: dict[str, tuple[float, int]]
+
+
+SETTINGS = {
+    "mnist": Settings(
+        (2, 3, 4, 5, 6, 7, 8, 9, 10, 15),
+        75.0,
+        {
+            LINEAR: {**KERAS, "gram_penalty": 0.5, "l2_head": 1e-7, "lr": 0.001},
+            HIDDEN: {
+                **KERAS, "gram_penalty": 0.5, "l2_head": 1e-7, "lr": 0.001, "hidden": [25, 25], "l2_hidden": 0.0,
+            },
+        },
+        {LINEAR: {}, HIDDEN: {"hidden": [25, 25], "l2_hidden": 1e-5}},
+        9,
+        {LINEAR: (0.001, 8), HIDDEN: (0.001, 7)},
+    ),
+    "newsgroups": Settings(
+        (2, 3, 4, 5, 6, 7, 8, 9, 10),
+        2.5,
+        {
+            LINEAR: {**KERAS, "gram_penalty": 0.5, "l2_embedding": 1e-4, "l2_head": 1e-5, "lr": 0.01},
+            HIDDEN: {
+                **KERAS, "gram_penalty": 1.0, "l2_embedding": 0.01, "l2_head": 1e-5, "lr": 0.01, "hidden": [25, 25],
+                "l2_hidden": 0.0,
+            },
+        },
+        {LINEAR: {}, HIDDEN: {"hidden": [25, 25], "l2_hidden": 1e-5}},
+        6,
+        {LINEAR: (0.1, 6), HIDDEN: (0.1, 7)},
+    ),
+}  # fmt: skip
+TABLES = tuple(
+    Table(data, value, f"{title}: mean squared error{more}", "embedding", 6)
+    for data, title in (("mnist", "MNIST"), ("newsgroups", "Newsgroups"))
+    for value, more in (("mse", ""), ("held_out_mse", ", held out"))
+)
+
+
+def planned(data: str, seeds: list[int], root: str) -> Iterator[Cell]:
+    """List the cells of a source."""
+    settings = SETTINGS[data]
+    for dim in settings.dims:
+        what = {"data": data, "kernel": "classes", "dim": dim, "root": root}
+        yield Cell(data, BEST, str(dim), eigen, what)
+        yield Cell(data, RIDGE, str(dim), ridge, {**what, "strength": settings.strength})
+        for way in (LINEAR, HIDDEN):
+            for row, options in ((OURS, _ours(settings, way, dim)), (ORIGINAL, _theirs(settings, way, dim))):
+                more = {**what, "options": options, "references": 2000}
+                for seed in seeds:
+                    yield Cell(data, f"{row}, {way}", str(dim), encoded, more, seed)
+
+
+def _ours(settings: Settings, way: str, dim: int) -> dict[str, Any]:
+    return {**(OWN_MOVING if dim < settings.rank else OWN), **settings.ours[way]}
+
+
+def _theirs(settings: Settings, way: str, dim: int) -> dict[str, Any]:
+    strength, above = settings.orthogonality[way]
+    return {**settings.theirs[way], **({"orthogonality_penalty": strength} if dim > above else {})}
+
+
+def claims(found: Found) -> Iterator[Check]:
+    """Check the original's claims."""
+    mnist = TABLES[:2]
+    yield from exactly(found, mnist[0], [BEST])
+    for table in TABLES:
+        yield from reached(found, table, [RIDGE], 0.01)
+        yield from reached(found, table, [f"{row}, {way}" for row in (OURS, ORIGINAL) for way in (LINEAR, HIDDEN)])
+    for data, title in (("mnist", "MNIST"), ("newsgroups", "newsgroups")):
+        for dim in ("2", "6", "10"):
+            hidden, other = (found.cell(data, row, dim, "held_out_mse") for row in (f"{OURS}, {HIDDEN}", RIDGE))
+            if hidden is not None and other is not None:
+                claim = f"{title} held out, embedding {dim}: hidden layers err less than eigenvectors + ridge"
+                yield Check(claim, f"below {other:.5f}", f"{hidden:.5f}", hidden < other)

@@ -1,0 +1,139 @@
+"""Seven of the 20 newsgroups as counts of words and of frequent pairs of words, from files that are there already."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import cache
+from itertools import pairwise
+from math import log
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simec_vision.experiments.sources import terms_of
+from simec_vision.items import InputError
+
+GROUPS = (
+    "comp.graphics", "rec.autos", "rec.sport.baseball", "sci.med", "sci.space", "soc.religion.christian",
+    "talk.politics.guns",
+)  # fmt: skip
+CACHE = "20news-bydate_py3.pkz"
+"""scikit-learn's cache file."""
+PAIR_COUNT, PAIR_SHARE = 2, 0.1
+"""A pair is a term if it comes more often than the first, and more than this share of its more frequent word."""
+
+Split = tuple[list[str], NDArray[np.int64]]
+"""Texts, and the number of the group of each."""
+
+
+@cache
+def newsgroups(root: str) -> tuple[Any, NDArray[np.int64], Any, NDArray[np.int64]]:
+    """Read the posts' features ``(post, term)``, sparse, and groups, those of the training set and of the test set.
+
+    Headers, footers and quotes are taken out, and posts of at most three words left out.
+
+    Raises:
+        InputError: if the files are not there.
+    """
+    (train, groups), (new, others) = (_long_enough(*_read(Path(root), which)) for which in ("train", "test"))
+    features, held_out = text_features(train, new)
+    return features, groups, held_out, others
+
+
+def _read(root: Path, which: str) -> Split:
+    """Read the posts of a split, from a folder of folders or from scikit-learn's cache."""
+    from sklearn.datasets import fetch_20newsgroups, load_files
+
+    folder = next((path for path in _folders(root, which) if path.is_dir()), None)
+    if folder is not None:
+        found = load_files(folder, categories=list(GROUPS), encoding="latin1", random_state=42)
+        return [_body(text) for text in found.data], np.asarray(found.target)
+    if not (root / CACHE).is_file():
+        raise InputError(
+            f"Expected the 20 newsgroups in {root}: the folders 20news-bydate-train and 20news-bydate-test (unpack "
+            f"20news-bydate.tar.gz from http://qwone.com/~jason/20Newsgroups), or {CACHE} as made by "
+            f"sklearn.datasets.fetch_20newsgroups(data_home={str(root)!r}); name the folder by --root"
+        )
+    found = fetch_20newsgroups(
+        data_home=root, subset=which, categories=list(GROUPS), remove=("headers", "footers", "quotes"),
+        random_state=42, download_if_missing=False,
+    )  # fmt: skip
+    return list(found.data), np.asarray(found.target)
+
+
+def _folders(root: Path, which: str) -> Iterable[Path]:
+    name = f"20news-bydate-{which}"
+    return root / name, root / "20news-bydate" / name, root / "20news_home" / name
+
+
+def _body(text: str) -> str:
+    from sklearn.datasets import _twenty_newsgroups as cleaning
+
+    body = cleaning.strip_newsgroup_quoting(cleaning.strip_newsgroup_header(text))
+    return cleaning.strip_newsgroup_footer(body)
+
+
+def _long_enough(texts: Sequence[str], groups: NDArray[np.int64]) -> Split:
+    kept = [place for place, text in enumerate(texts) if len(text.split()) > 3]
+    return [texts[place] for place in kept], groups[kept]
+
+
+def text_features(train: Sequence[str], new: Sequence[str]) -> tuple[Any, Any]:
+    """Count terms in texts, weigh rare ones up, and divide each text by its largest.
+
+    A weight is log(number of training texts / those with the term), over the largest such. Terms that no training text
+    has are left out.
+
+    Args:
+        train: Texts that terms are taken from.
+        new: Other texts.
+
+    Returns:
+        Features of both, sparse, shape ``(text, term)``.
+    """
+    words = [terms_of(text) for text in train]
+    pairs = frequent_pairs(words)
+    counts = [Counter(joined(one, pairs)) for one in words]
+    documents = Counter(term for count in counts for term in count)
+    places = {term: place for place, term in enumerate(sorted(documents))}
+    weights = np.array([log(len(train) / documents[term]) for term in places])
+    weights /= weights.max()
+    others = [Counter(joined(terms_of(text), pairs)) for text in new]
+    return _weighted(counts, places, weights), _weighted(others, places, weights)
+
+
+def frequent_pairs(texts: Sequence[Sequence[str]]) -> set[tuple[str, str]]:
+    """Find the pairs of neighbouring words that are terms of their own."""
+    single = Counter(word for text in texts for word in text)
+    double = Counter(pair for text in texts for pair in pairwise(text))
+    return {
+        (one, other)
+        for (one, other), count in double.items()
+        if count > PAIR_COUNT and count / max(single[one], single[other]) > PAIR_SHARE
+    }
+
+
+def joined(words: Sequence[str], pairs: set[tuple[str, str]]) -> list[str]:
+    """Write frequent pairs as one term, from the left."""
+    terms: list[str] = []
+    place = 0
+    while place < len(words):
+        pair = tuple(words[place : place + 2])
+        terms.append("_".join(pair) if pair in pairs else words[place])
+        place += 2 if pair in pairs else 1
+    return terms
+
+
+def _weighted(counts: Sequence[Counter[str]], places: dict[str, int], weights: NDArray[np.float64]) -> Any:
+    """Weigh counts, each text's over its largest before and after."""
+    from scipy import sparse
+
+    table = sparse.lil_matrix((len(counts), len(places)))
+    for row, count in enumerate(counts):
+        known = {places[term]: number for term, number in count.items() if term in places}
+        values = np.array([*known.values()], dtype=float) / max(count.values(), default=1) * weights[[*known]]
+        largest = values.max(initial=0.0)
+        for place, value in zip(known, values / (largest or 1.0), strict=True):
+            table[row, place] = value
+    return table.tocsr()

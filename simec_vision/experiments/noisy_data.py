@@ -1,0 +1,209 @@
+"""The experiment ``noisy_data``: images are noisy, similarities are not; what is learned of the noise.
+
+After notebook 04_noisy_data of Horn's simec (2020), which measured on the training data only.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simec_vision.experiments.cells import Cell
+from simec_vision.experiments.embedding_cells import ORIGINAL, OURS, curves, fitted, match, regressed
+from simec_vision.experiments.figures import Curves, draw_curves
+from simec_vision.experiments.noise import Noise, noisy
+from simec_vision.experiments.results import Check
+from simec_vision.experiments.table_report import Found, Table, exactly, reached, run_experiment
+from simec_vision.experiments.tasks import Task
+
+KERNEL, SHRUNKEN, RIDGE = "kernel PCA", "kernel PCA, shrunken", "eigenvectors + ridge"
+LEVELS, TIMES = (0, 1, 2.5, 5, 7.5, 10), (0, 1, 2, 4, 6, 8, 10)
+NOISES: dict[Noise, tuple[str, str, tuple[float, ...]]] = {
+    "white": ("White noise", "noise over pixels", LEVELS),
+    "correlated": ("Correlated noise", "noise over pixels", LEVELS),
+    "white_dims": ("Dimensions of white noise", "dimensions over pixels", TIMES),
+    "correlated_dims": ("Dimensions of correlated noise", "dimensions over pixels", TIMES),
+}
+DIMS = {"linear": 10, "classes": 7}
+KERAS = {"recipe": "keras", "epochs": 25}
+THEIRS: dict[str, dict[str, Any]] = {
+    "linear": {**KERAS, "gram_penalty": 10.0, "l2_embedding": 1e-3, "l2_head": 1e-5, "lr": 0.005},
+    "classes": {
+        **KERAS, "gram_penalty": 0.1, "orthogonality_penalty": 1e-5, "hidden": [25, 25], "l2_hidden": 0.0,
+        "l2_head": 1e-7, "lr": 0.01,
+    },
+}  # fmt: skip
+OWN: dict[str, dict[str, Any]] = {
+    "linear": {"l2_embedding": 1e-4},
+    "classes": {"l2_embedding": 1e-4, "hidden": [25, 25], "l2_hidden": 1e-4},
+}
+QUICK = {("white", 0), ("white", 2.5), ("correlated", 2.5)}
+
+
+def _table(noise: Noise, kernel: str, value: str) -> Table:
+    title, columns, _ = NOISES[noise]
+    what = {"mse": "inner products", "predicted": "predictions", "held_out_mse": "inner products, held out"}[value]
+    name = noise if kernel == "linear" else f"{noise}_classes"
+    digits = 3 if kernel == "linear" else 5
+    return Table(name, value, f"{title}, {kernel}: mean squared error of {what}", columns, digits)
+
+
+VALUES = ("mse", "predicted", "held_out_mse")
+TABLES = tuple(_table(noise, kernel, value) for noise in NOISES for kernel in DIMS for value in VALUES)
+
+
+def noisy_data(
+    config: str,
+    data: Literal["mnist", "digits"] | None = None,
+    parts: list[Noise] = [],  # noqa: B006  # never changed, and the parser shows it
+    root: str = "data",
+    seeds: list[int] = [0],  # noqa: B006
+    processes: int = 1,
+    quick: bool = False,
+    out: str | None = None,
+) -> None:
+    """Learn clean similarities of noisy images, and ask of new noisy images whether the noise is left out.
+
+    Args:
+        config: All options as YAML, for the experiment's folder.
+        data: MNIST as in the original, or scikit-learn's digits, which need no files; default: mnist where root has it.
+        parts: Which of white, correlated (added to pixels), white_dims, correlated_dims (beside them); default: all.
+        root: Folder of MNIST/raw.
+        seeds: Seeds of training.
+        processes: Cells at once; each has its share of the processor's threads.
+        quick: Digits, few cells, one seed.
+        out: Folder, new, empty or of the same experiment; default: runs/noisy_data.
+    """
+    chosen = data or ("mnist" if (Path(root) / "MNIST" / "raw").is_dir() and not quick else "digits")
+    cells = [*planned(chosen, [*(parts or NOISES)], seeds[:1] if quick else seeds, root)]
+    if quick:
+        cells = [cell for cell in cells if (cell.options["noise"], cell.options["level"]) in QUICK]
+        cells = [cell for cell in cells if not cell.row.startswith(ORIGINAL)]
+    comparable = chosen == "mnist"
+    run_experiment("noisy_data", cells, TABLES, claims, figures, config, processes, out, comparable)
+
+
+def planned(data: str, parts: list[Noise], seeds: list[int], root: str) -> Iterator[Cell]:
+    """List the cells."""
+    for noise in parts:
+        for level in NOISES[noise][2]:
+            for kernel in DIMS:
+                yield from _cells(data, noise, level, kernel, seeds, root)
+
+
+def _cells(data: str, noise: Noise, level: float, kernel: str, seeds: list[int], root: str) -> Iterator[Cell]:
+    name = noise if kernel == "linear" else f"{noise}_classes"
+    what = {"data": data, "noise": noise, "level": level, "kernel": kernel, "root": root}
+    if kernel == "linear":
+        yield Cell(name, KERNEL, f"{level:g}", kernel_pca, what)
+        yield Cell(name, SHRUNKEN, f"{level:g}", kernel_pca, {**what, "shrunken": True})
+    yield Cell(name, RIDGE, f"{level:g}", ridge, what)
+    for seed in seeds:
+        for row, options in ((OURS, OWN[kernel]), (ORIGINAL, _theirs(noise, level, kernel))):
+            yield Cell(name, row, f"{level:g}", learned, {**what, "options": options}, seed)
+
+
+def _theirs(noise: Noise, level: float, kernel: str) -> dict[str, Any]:
+    """Give the original's options, which slowed down where many dimensions are white noise."""
+    if noise != "white_dims" or (level <= 4 if kernel == "linear" else level < 4):
+        return THEIRS[kernel]
+    return {**THEIRS[kernel], "lr": 0.001 if kernel == "linear" else 0.005}
+
+
+def _errors(given: Task, embedding: NDArray[Any], new: NDArray[Any]) -> dict[str, float]:
+    """Measure inner products of embeddings against clean similarities, of images learned from and of new ones."""
+    target = given.held_out_target
+    more = {} if target is None else {"held_out_mse": match(new, target)["mse"]}
+    return {"mse": match(embedding, given.target)["mse"], **more}
+
+
+def kernel_pca(
+    data: str, noise: Noise, level: float, kernel: str, root: str, seed: int, shrunken: bool = False
+) -> dict[str, float]:
+    """Measure linear kernel PCA of noisy images.
+
+    Args:
+        data: Which images.
+        noise: What noise.
+        level: How much.
+        kernel: Which similarities; ``linear``.
+        root: Folder of MNIST/raw.
+        seed: None needed.
+        shrunken: Give each coordinate u (of unit length over the items) the length √(uᵀ S u), with which its inner
+            products come nearest to the clean similarities S, in place of its own, which noise makes longer.
+    """
+    from sklearn.decomposition import PCA
+
+    given = noisy(data, kernel, noise, level, root)
+    solver = "covariance_eigh" if given.items.features.shape[1] <= 1000 else "arpack"
+    components = PCA(DIMS[kernel], svd_solver=solver, random_state=0).fit(given.items.features)
+    mine, new = (components.transform(part) for part in (given.items.features, given.items.held_out))
+    if shrunken:
+        lengths = np.linalg.norm(mine, axis=0)
+        unit = mine / lengths
+        factor = np.sqrt(np.maximum(np.einsum("nd,nd->d", unit, given.target @ unit), 0)) / lengths
+        mine, new = mine * factor, new * factor
+    return _errors(given, mine, new)
+
+
+def ridge(data: str, noise: Noise, level: float, kernel: str, root: str, seed: int) -> dict[str, float]:
+    """Measure a ridge regression of noisy images on eigenvectors of the clean similarities."""
+    given = noisy(data, kernel, noise, level, root)
+    mine, new = regressed(given, DIMS[kernel], None)
+    return {} if new is None else _errors(given, mine, new)
+
+
+def learned(
+    data: str, noise: Noise, level: float, kernel: str, options: Mapping[str, Any], root: str, seed: int
+) -> dict[str, float]:
+    """Measure an encoder of noisy images that learned from clean similarities."""
+    given = noisy(data, kernel, noise, level, root)
+    made = fitted(given, DIMS[kernel], options, seed, len(given.target))
+    mine, new = made.transform(given.items.features), made.transform(given.items.held_out)
+    predicted = match(np.asarray(mine), given.target, made.head_)["mse"]
+    return {**_errors(given, mine, new), "predicted": predicted}
+
+
+def claims(found: Found) -> Iterator[Check]:
+    """Check the original's claims, and whether they hold of new images, which it did not ask."""
+    for noise in NOISES:
+        table = _table(noise, "linear", "mse")
+        yield from exactly(found, table, [KERNEL]) if noise.startswith("white") else reached(found, table, [KERNEL])
+        for kernel in DIMS:
+            yield from reached(found, _table(noise, kernel, "mse"), [OURS, ORIGINAL])
+            yield from reached(found, _table(noise, kernel, "predicted"), [OURS, ORIGINAL])
+        yield from _filtered(found, noise)
+
+
+def _filtered(found: Found, noise: Noise) -> Iterator[Check]:
+    """Check at the level of half of the original's steps who errs less."""
+    level = "2.5" if "dims" not in noise else "4"
+    title = f"{NOISES[noise][0]}, {level}"
+    for value, where in (("mse", "on images learned from"), ("held_out_mse", "on new images")):
+        ours, kernel, shrunken = (found.cell(noise, row, level, value) for row in (OURS, KERNEL, SHRUNKEN))
+        if ours is None or kernel is None or shrunken is None:
+            continue
+        if noise == "white_dims":
+            claim = f"{title}: {where} kernel PCA errs less, as the noise is in no large component"
+            yield Check(claim, f"above {kernel:.5g}", f"{ours:.5g}", ours > kernel)
+        else:
+            claim = f"{title}: {where} a Similarity Encoder errs less than kernel PCA"
+            yield Check(claim, f"below {kernel:.5g}", f"{ours:.5g}", ours < kernel)
+    seen, unseen = (found.cell(f"{noise}_classes", OURS, level, value) for value in ("mse", "held_out_mse"))
+    if seen is not None and unseen is not None:
+        claim = f"{title}: classes are learned by heart in part: new images err more than those learned from"
+        yield Check(claim, f"above {seen:.5f}", f"{unseen:.5f}", unseen > seen)
+
+
+def figures(found: Found) -> None:
+    """Draw errors by noise, on images learned from and on new ones."""
+    panels: list[Curves] = []
+    for noise in NOISES:
+        for kernel in DIMS:
+            for value in ("mse", "held_out_mse"):
+                panels.append(curves(found, _table(noise, kernel, value), (), "y" if kernel == "linear" else ""))
+    panels = [panel for panel in panels if panel.ours]
+    if panels:
+        draw_curves(panels, found.folder / "errors.png", columns=2)
