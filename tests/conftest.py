@@ -1,6 +1,11 @@
 """What the tests of commands share."""
 
+import os
+
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # side by side, tests share out the processor's cores
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture
