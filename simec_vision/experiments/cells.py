@@ -75,16 +75,16 @@ def made(cells: Sequence[Cell], folder: Path, processes: int = 1) -> list[Line]:
         raise InputError(f"Expected at least one process, got {processes}")
     path = folder / "cells.jsonl"
     kept = {_key(line): line for line in _read(path)}
-    todo = [cell for cell in cells if _key(cell.told()) not in kept]
+    keys = [_key(cell.told()) for cell in cells]
+    todo = [cell for cell, key in zip(cells, keys, strict=True) if key not in kept]
     if todo:
         with workers(processes) as pool:
-            futures = {pool.submit(_make, cell, folder): cell for cell in todo}
-            for future in as_completed(futures):
+            for done, future in enumerate(as_completed([pool.submit(_make, cell, folder) for cell in todo]), 1):
                 line = future.result()
                 kept[_key(line)] = line
-                write_text(path, "".join(json.dumps(line) + "\n" for line in _ordered(cells, kept)))
-                print(_progress(line, sum(_key(cell.told()) in kept for cell in cells), len(cells)), flush=True)
-    return [kept[_key(cell.told())] for cell in cells]
+                write_text(path, "".join(json.dumps(line) + "\n" for line in _ordered(keys, kept)))
+                print(_progress(line, len(cells) - len(todo) + done, len(cells)), flush=True)
+    return [kept[key] for key in keys]
 
 
 def arrays_of(cell: Cell, folder: Path) -> dict[str, NDArray[Any]]:
@@ -116,9 +116,8 @@ def _read(path: Path) -> list[Line]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
 
-def _ordered(cells: Sequence[Cell], kept: Mapping[str, Line]) -> list[Line]:
-    """Give the lines of these cells in their order, then those of earlier runs with other ones."""
-    keys = [_key(cell.told()) for cell in cells]
+def _ordered(keys: Sequence[str], kept: Mapping[str, Line]) -> list[Line]:
+    """Give the lines of these keys in their order, then those of earlier runs with other cells."""
     ours = [kept[key] for key in keys if key in kept]
     return ours + [line for key, line in kept.items() if key not in set(keys)]
 

@@ -203,9 +203,9 @@ def train_plain(model: Plain, queries: NDArray[np.int64], rounds: Rounds, valida
     """Train on all entities that have an answer, by binary cross-entropy with every entity; the best round is kept."""
     optimizer, best = torch.optim.Adamax(model.parameters(), 1e-3, eps=1e-7), Best(model)
     best.see(0, validate(model.scores))
-    sources, starts = np.unique(queries[np.argsort(queries[:, 0], kind="stable"), 0], return_index=True)
-    answers = queries[np.argsort(queries[:, 0], kind="stable"), 2]
-    parts = [torch.from_numpy(part) for part in np.split(answers, starts[1:])]
+    ordered = queries[np.argsort(queries[:, 0], kind="stable")]
+    sources, starts = np.unique(ordered[:, 0], return_index=True)
+    parts = [torch.from_numpy(part) for part in np.split(ordered[:, 2], starts[1:])]
     for epoch in range(1, rounds.most + 1):
         for batch in torch.randperm(len(sources)).split(rounds.batch_size):
             optimizer.zero_grad()

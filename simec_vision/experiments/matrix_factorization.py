@@ -4,6 +4,7 @@ After notebook 00_matrix_factorization of Horn's simec (2020).
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -11,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simec_vision.experiments.cells import Cell
+from simec_vision.experiments.embedding_cells import curves
 from simec_vision.experiments.figures import Curves, draw_curves
-from simec_vision.experiments.results import Check
+from simec_vision.experiments.results import Check, error
 from simec_vision.experiments.table_report import Found, Table, exactly, reached, run_experiment
 
 DIMS = (2, 10, 25, 50, 75, 100, 250, 400, 500)
@@ -111,11 +113,6 @@ def unknown() -> dict[float, NDArray[np.bool_]]:
 def square(name: str) -> NDArray[np.float64]:
     """Make the symmetric matrices S1 = A Aᵀ and S2 = Aᵀ A."""
     return matrix() @ matrix().T if name == "S1" else matrix().T @ matrix()
-
-
-def error(given: NDArray[Any], other: NDArray[Any]) -> float:
-    """Mean squared difference of all entries."""
-    return float(np.mean((given - other) ** 2))
 
 
 def truncated(given: NDArray[np.float64], dim: int) -> NDArray[np.float64]:
@@ -242,14 +239,9 @@ def figures(found: Found) -> None:
 
 def _panel(found: Found, table: Table, logarithmic: str, ending: str = "") -> Curves:
     """Give a table, or its rows with an ending, as curves."""
-    ours: Mapping[str, Any] = found.grid(table.name, table.value)
-    theirs = found.original(table.name, table.value)
-    short = {row: row.removesuffix(ending) for row in ours if row.endswith(ending)}
-    return Curves(
-        f"embedding {ending.rpartition('=')[2]}" if ending else table.title.partition(":")[0],
-        table.columns,
-        "mean squared error",
-        {name: {float(at): value for at, value in ours[row].items()} for row, name in short.items()},
-        {name: {float(at): value for at, value in theirs.get(row, {}).items()} for row, name in short.items()},
-        logarithmic,
-    )
+    short = {row: row.removesuffix(ending) for row in found.grid(table.name, table.value) if row.endswith(ending)}
+    whole = curves(found, table, tuple(short), logarithmic)
+    title = f"embedding {ending.rpartition('=')[2]}" if ending else table.title.partition(":")[0]
+    ours = {short[row]: cells for row, cells in whole.ours.items()}
+    theirs = {short[row]: cells for row, cells in whole.theirs.items()}
+    return replace(whole, title=title, ours=ours, theirs=theirs)

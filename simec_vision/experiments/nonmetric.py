@@ -5,6 +5,7 @@ MNIST's digits 0 and 7 by the overlap of their ink, and words by the documents t
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -12,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simec_vision.experiments.cells import Cell, arrays_of
-from simec_vision.experiments.figures import Curves, Map, draw_curves, draw_maps
-from simec_vision.experiments.results import Check
+from simec_vision.experiments.embedding_cells import curves
+from simec_vision.experiments.figures import Map, draw_curves, draw_maps
+from simec_vision.experiments.results import Check, error
 from simec_vision.experiments.sources import digits, documents, drawn, mnist, term_counts
 from simec_vision.experiments.table_report import Found, Table, exactly, reached, run_experiment
 from simec_vision.items import InputError, nearest
@@ -162,7 +164,7 @@ def inked(root: str | None) -> tuple[NDArray[np.float64], NDArray[np.float64], N
     chosen = np.isin(classes, (0, 7))
     images, classes = images[chosen], classes[chosen]
     if root is None:
-        images, classes = images - images.min(axis=0), classes
+        images = images - images.min(axis=0)
     images, classes = drawn((images, classes), 5000)
     ink = images >= 0.5 if root else images >= images.mean()
     return images, ink.astype(np.float64), classes
@@ -207,11 +209,6 @@ def spectrum(of: str, root: str | None) -> NDArray[np.float64]:
 def eigenvalue(of: str, place: int, seed: int, root: str | None = None) -> dict[str, float]:
     """Give one eigenvalue."""
     return {"value": spectrum(of, root)[place - 1 if place > 0 else place]}
-
-
-def error(given: NDArray[Any], other: NDArray[Any]) -> float:
-    """Mean squared difference of all entries."""
-    return float(np.mean((given - other) ** 2))
 
 
 def best_points(seed: int) -> dict[str, Any]:
@@ -356,14 +353,16 @@ def figures(found: Found) -> None:
         if cell.table.endswith("ten") and arrays:
             centred = arrays["embedding"] - arrays["embedding"].mean(axis=0)
             axes = centred @ np.linalg.svd(centred, full_matrices=False)[2].T
-            shown = [Map(f"components 1 and {k}", axes[:, [0, k - 1]], arrays["classes"]) for k in (2, 6)]
-            draw_maps(shown, found.folder / "digits.png", size=4.2)
+            components = [Map(f"components 1 and {k}", axes[:, [0, k - 1]], arrays["classes"]) for k in (2, 6)]
+            draw_maps(components, found.folder / "digits.png", size=4.2)
         if cell.table == "words" and arrays:
             told = words(str(cell.options["root"]))[2]
             draw_maps([Map("", arrays["embedding"], np.arange(100) // 50, told)], found.folder / "words.png", size=8)
     for name in ("sweep", "small sweep"):
         if found.grid(name, "train"):
-            panels = [_errors(found, name, value) for value in ("train", "test")]
+            titles = {"train": "training images", "test": "held-out images"}
+            tables = [table for table in TABLES if table.name == name]
+            panels = [replace(curves(found, t, logarithmic="xy"), title=titles[t.value]) for t in tables]
             draw_curves(panels, found.folder / "digits_errors.png")
 
 
@@ -377,12 +376,3 @@ def _draw_points(found: Found) -> None:
             maps.setdefault(name, Map(name, arrays["embedding"], np.arange(8) // 4, [*"12345678"]))
     if maps:
         draw_maps([*maps.values()], found.folder / "points.png", columns=3)
-
-
-def _errors(found: Found, name: str, value: str) -> Curves:
-    ours, theirs = found.grid(name, value), found.original(name, value)
-    return Curves(
-        "training images" if value == "train" else "held-out images", "embedding", "mean squared error",
-        {row: {float(at): pair for at, pair in cells.items()} for row, cells in ours.items()},
-        {row: {float(at): number for at, number in cells.items()} for row, cells in theirs.items()}, "xy",
-    )  # fmt: skip

@@ -9,6 +9,9 @@ from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from simec_vision.files import replacing
 
 Means = dict[str, dict[int, tuple[float, float]]]
@@ -72,6 +75,11 @@ def repeats(ours: Means, theirs: Means, where: str = "") -> Iterator[Check]:
                 within = max(2.0, 2 * max(std, other_std))
                 claim = f"{where}{name} with {count} labels repeats the original"
                 yield Check(claim, f"{other:.2f} ± {within:.2f}", f"{mean:.2f}", abs(mean - other) <= within)
+
+
+def error(given: NDArray[Any], other: NDArray[Any]) -> float:
+    """Mean squared difference of all entries."""
+    return float(np.mean((given - other) ** 2))
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
