@@ -254,6 +254,23 @@ def gram_penalty_factored(weight: Tensor, factors: Tensor, num_references: int |
     return (pair * every + (single - pair) * own) / total**2
 
 
+def gram_penalty_expanded(weight: Tensor, gram: Tensor) -> Tensor:
+    """:func:`gram_penalty` where everything is known, without a matrix of its size beside the similarities S.
+
+    ‖W Wᵀ − S‖² = ‖Wᵀ W‖² − 2 Σ W ∘ (S W) + ‖S‖², divided by r², as exact as :func:`gram_penalty_factored`.
+
+    Args:
+        weight: A head's weight W, shape ``(reference, embedding)``.
+        gram: The references' own similarities S, shape ``(reference, reference)``, all known.
+
+    Returns:
+        A scalar.
+    """
+    both = (weight * (gram @ weight)).sum()
+    every = (self_product(weight) ** 2).sum() - 2 * both + torch.linalg.vector_norm(gram) ** 2
+    return every / len(weight) ** 2
+
+
 def orthogonality_penalty(weight: Tensor, num_references: int | None = None) -> Tensor:
     """Mean squared off-diagonal entry of ``weight.T @ weight``; the mean counts the zeroed diagonal (divides by d²).
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from simec_vision.heads import SimilarityHead
 from simec_vision.items import InputError
-from simec_vision.losses import gram_penalty, gram_penalty_block, gram_penalty_factored
+from simec_vision.losses import gram_penalty, gram_penalty_block, gram_penalty_expanded, gram_penalty_factored
 
 
 @dataclass(frozen=True)
@@ -142,8 +142,8 @@ def gram_estimate(seen: Seen, target: Any, block: int, seed: int, step: int, kno
     if factors_pay(len(weight), weight.shape[1], size, target.num_factors):
         return gram_penalty_factored(weight, target.factors(seen.columns), total)
     target.keep_gram()
-    if size == total and not target.complete:
-        return gram_penalty(weight, target.gram())
+    if size == total:
+        return (gram_penalty_expanded if target.complete else gram_penalty)(weight, target.gram())
     chosen = torch.arange(size)
     if size < len(weight):
         # A draw of its own, or the block would be no random part of a random subset.

@@ -119,11 +119,14 @@ def configured(
 ) -> dict[str, Any]:
     """Make what a LightningModule's ``configure_optimizers`` returns; a cosine without end stays at its top.
 
-    Under float16 the optimiser is not fused, as Lightning then could not clip the gradient.
+    Lightning does not clip the gradient of an optimiser that undoes float16's scaling itself, as fused ones do. Under
+    float16 it is therefore not fused; under bfloat16, where nothing is scaled, it only says that it does not.
     """
     batch = batch_of(getattr(trainer, "datamodule", None), trainer)
     options = replace(options, lr=scaled_lr(options, batch or options.lr_batch))
     optimizer = make_optimizer(parameters, options, row_wise, fused=trainer.precision != "16-mixed")
+    if trainer.precision == "bf16-mixed":
+        optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
     steps = max(1, int(min(trainer.estimated_stepping_batches, 2**62)))
     schedule = make_schedule(optimizer, options, steps, monitor)
     return {"optimizer": optimizer} | ({"lr_scheduler": schedule} if schedule else {})

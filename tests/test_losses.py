@@ -10,6 +10,7 @@ from simec_vision.losses import (
     LOSSES,
     gram_penalty,
     gram_penalty_block,
+    gram_penalty_expanded,
     gram_penalty_factored,
     masked_bce,
     masked_mae,
@@ -178,15 +179,17 @@ def weight_and_factors():
     return weight, torch.randn(6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
 
 
-def test_factored_gram_penalty_equals_the_dense_one_with_its_gradient():
+def test_factored_and_expanded_gram_penalty_equal_the_dense_one_with_its_gradient():
     weight, factors = weight_and_factors()
     gradients = []
-    for penalty in (lambda w: gram_penalty(w, factors @ factors.T), lambda w: gram_penalty_factored(w, factors)):
-        value = penalty(w := weight.clone().requires_grad_())
+    gram = factors @ factors.T
+    for penalty, given in ((gram_penalty, gram), (gram_penalty_factored, factors), (gram_penalty_expanded, gram)):
+        value = penalty(w := weight.clone().requires_grad_(), given)
         value.backward()
         gradients.append((value.item(), w.grad))
-    assert gradients[1][0] == pytest.approx(gradients[0][0], abs=1e-10)
-    torch.testing.assert_close(gradients[1][1], gradients[0][1], atol=1e-10, rtol=0)
+    for value, gradient in gradients[1:]:
+        assert value == pytest.approx(gradients[0][0], abs=1e-10)
+        torch.testing.assert_close(gradient, gradients[0][1], atol=1e-10, rtol=0)
 
 
 @pytest.mark.parametrize("size", [2, 3, 5])

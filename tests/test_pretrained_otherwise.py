@@ -186,9 +186,11 @@ def test_a_run_is_saved_between_validations_that_are_far_apart(runs, monkeypatch
     assert saved == [True] * 7
 
 
-def test_the_trainer_can_clip_where_the_optimisation_does_not(runs):
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_the_trainer_can_clip_where_the_optimisation_does_not(runs, precision):
     sgd = ["--optimisation.optimizer", "sgd", "--optimisation.schedule", "constant", "--optimisation.lr", "1"]
     options = ["--model", str(runs / "two"), *QUICK, *sgd, "--labels", "32", "--probe", "false", "--choose", "last"]
+    options += ["--trainer.precision", precision]
     moved = []
     for more in (["--trainer.gradient_clip_val", "1e-6"], ["--optimisation.clip", "1e-6"], []):
         assert main("finetune", [*options, *more, "--out", f"run{len(moved)}"]) == 0
