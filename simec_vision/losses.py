@@ -160,6 +160,10 @@ def self_product(matrix: Tensor) -> Tensor:
     return product
 
 
+def _product(weight: Tensor, known: Tensor | None) -> Tensor:
+    return self_product(weight) if known is None else known
+
+
 def gram_penalty(weight: Tensor, gram: Tensor) -> Tensor:
     """Mean squared gap between ``weight @ weight.T`` and the references' own similarities.
 
@@ -228,7 +232,9 @@ def inverse_probabilities(seen: int, total: int) -> tuple[float, float]:
     return total / seen, total * (total - 1) / (seen * (seen - 1))
 
 
-def gram_penalty_factored(weight: Tensor, factors: Tensor, num_references: int | None = None) -> Tensor:
+def gram_penalty_factored(
+    weight: Tensor, factors: Tensor, num_references: int | None = None, product: Tensor | None = None
+) -> Tensor:
     """:func:`gram_penalty` of similarities that are inner products F Fᵀ, without the reference × reference matrix.
 
     ‖W Wᵀ − F Fᵀ‖² = ‖Wᵀ W‖² − 2 ‖Wᵀ F‖² + ‖Fᵀ F‖², divided by r². It is a difference of large numbers: in float32
@@ -242,19 +248,20 @@ def gram_penalty_factored(weight: Tensor, factors: Tensor, num_references: int |
         weight: A head's weight W, shape ``(reference, embedding)``, or some of its rows.
         factors: The references' factors F, shape ``(reference, factor)``, all known.
         num_references: How many references there are in all (r), where not all are given.
+        product: ``weight.T @ weight`` where it is known already, shape ``(embedding, embedding)``.
 
     Returns:
         A scalar.
     """
     total = num_references or len(weight)
     single, pair = inverse_probabilities(len(weight), total)
-    mine, both, theirs = self_product(weight), weight.T @ factors, factors.T @ factors
+    mine, both, theirs = _product(weight, product), weight.T @ factors, factors.T @ factors
     every = (mine**2).sum() - 2 * (both**2).sum() + (theirs**2).sum()
     own = (((weight**2).sum(dim=1) - (factors**2).sum(dim=1)) ** 2).sum()
     return (pair * every + (single - pair) * own) / total**2
 
 
-def gram_penalty_expanded(weight: Tensor, gram: Tensor) -> Tensor:
+def gram_penalty_expanded(weight: Tensor, gram: Tensor, product: Tensor | None = None) -> Tensor:
     """:func:`gram_penalty` where everything is known, without a matrix of its size beside the similarities S.
 
     ‖W Wᵀ − S‖² = ‖Wᵀ W‖² − 2 Σ W ∘ (S W) + ‖S‖², divided by r², as exact as :func:`gram_penalty_factored`.
@@ -262,16 +269,19 @@ def gram_penalty_expanded(weight: Tensor, gram: Tensor) -> Tensor:
     Args:
         weight: A head's weight W, shape ``(reference, embedding)``.
         gram: The references' own similarities S, shape ``(reference, reference)``, all known.
+        product: ``weight.T @ weight`` where it is known already, shape ``(embedding, embedding)``.
 
     Returns:
         A scalar.
     """
     both = (weight * (gram @ weight)).sum()
-    every = (self_product(weight) ** 2).sum() - 2 * both + torch.linalg.vector_norm(gram) ** 2
+    every = (_product(weight, product) ** 2).sum() - 2 * both + torch.linalg.vector_norm(gram) ** 2
     return every / len(weight) ** 2
 
 
-def orthogonality_penalty(weight: Tensor, num_references: int | None = None) -> Tensor:
+def orthogonality_penalty(
+    weight: Tensor, num_references: int | None = None, product: Tensor | None = None
+) -> Tensor:  # fmt: skip
     """Mean squared off-diagonal entry of ``weight.T @ weight``; the mean counts the zeroed diagonal (divides by d²).
 
     Where ``weight`` is only a uniformly random subset of k of the r rows, an entry's square Σ_rs w_ri w_rj w_si w_sj
@@ -281,12 +291,13 @@ def orthogonality_penalty(weight: Tensor, num_references: int | None = None) -> 
     Args:
         weight: A head's weight, shape ``(reference, embedding)``, or some of its rows.
         num_references: How many references there are in all (r), where not all are given.
+        product: ``weight.T @ weight`` where it is known already, shape ``(embedding, embedding)``.
 
     Returns:
         A scalar.
     """
     single, pair = inverse_probabilities(len(weight), num_references or len(weight))
-    correlation = self_product(weight)
+    correlation = _product(weight, product)
     off_diagonal = correlation - torch.diag(correlation.diagonal())
     if pair == 1:
         return (off_diagonal**2).mean()

@@ -1,6 +1,7 @@
 """What pretraining minimises, and which references a step sees of it."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -10,7 +11,13 @@ from torch import Tensor
 
 from simec_vision.heads import SimilarityHead
 from simec_vision.items import InputError
-from simec_vision.losses import gram_penalty, gram_penalty_block, gram_penalty_expanded, gram_penalty_factored
+from simec_vision.losses import (
+    gram_penalty,
+    gram_penalty_block,
+    gram_penalty_expanded,
+    gram_penalty_factored,
+    self_product,
+)
 
 
 @dataclass(frozen=True)
@@ -104,6 +111,11 @@ class Seen:
     columns: Tensor | None
     total: int
 
+    @cached_property
+    def product(self) -> Tensor:
+        """``weight.T @ weight`` in float32, shape ``(embedding, embedding)``, which two penalties share."""
+        return self_product(self.weight.float())
+
 
 def see(head: SimilarityHead, objective: Objective, seed: int, step: int, row_wise: bool) -> Seen:
     """Take the references that a step sees: all, or a random subset.
@@ -140,10 +152,12 @@ def gram_estimate(seen: Seen, target: Any, block: int, seed: int, step: int, kno
     weight, total = seen.weight.float(), seen.total
     size = min(block, len(weight)) or len(weight)
     if factors_pay(len(weight), weight.shape[1], size, target.num_factors):
-        return gram_penalty_factored(weight, target.factors(seen.columns), total)
+        return gram_penalty_factored(weight, target.factors(seen.columns), total, seen.product)
     target.keep_gram()
     if size == total:
-        return (gram_penalty_expanded if target.complete else gram_penalty)(weight, target.gram())
+        if target.complete:
+            return gram_penalty_expanded(weight, target.gram(), seen.product)
+        return gram_penalty(weight, target.gram())
     chosen = torch.arange(size)
     if size < len(weight):
         # A draw of its own, or the block would be no random part of a random subset.

@@ -222,7 +222,7 @@ class Pretraining(Training):
         if objective.gram_penalty > 0:
             total = total + objective.gram_penalty * self._gram_penalty(name, seen)
         if objective.orthogonality_penalty > 0 and self._orthogonality_started():
-            total = total + objective.orthogonality_penalty * orthogonality_penalty(weight, seen.total)
+            total = total + objective.orthogonality_penalty * orthogonality_penalty(weight, seen.total, seen.product)
         return total
 
     def _gram_penalty(self, name: str, seen: Seen) -> Tensor:

@@ -280,9 +280,7 @@ def _pretrained(
         return Pretrained(name, "finetune", {**options, **data, **start})
     if kind(name) == "ae":
         return Pretrained(name, "pretrain autoencoder", {**options, "decoder": name.removeprefix("ae_")})
-    objective = {**recipe.objective}
-    if name in recipe.orthogonality:
-        objective["orthogonality_penalty"] = recipe.orthogonality[name]
+    objective = {**recipe.objective, **recipe.objectives.get(name, {})}
     similar = {"similarities": similarities_of(name, shared["label"], given), "references": references}
     how = {"objective": objective, "head_start": recipe.head_start, "heatmaps": False}
     return Pretrained(name, "pretrain", {**options, **similar, **how})

@@ -19,7 +19,7 @@ class Recipe:
         objective: Of pretraining on similarities; options of :class:`simec_vision.objective.Objective`.
         head_start: How heads start, an option of ``pretrain``.
         trainer: Options of Lightning's Trainer, for all runs.
-        orthogonality: The orthogonality penalty of pretraining on similarities that differs by variant.
+        objectives: Variant → options of its objective that differ.
         tuning: Options of ``finetune``.
         tuning_epochs: Of fine-tuning; 0 leaves them to :func:`epochs_for`.
         seed: Of pretraining (28 in the original); another may start where the full auto-encoder learns slowly.
@@ -34,7 +34,7 @@ class Recipe:
     objective: Options
     head_start: str
     trainer: Options
-    orthogonality: dict[str, float]
+    objectives: dict[str, Options]
     tuning: Options
     tuning_epochs: int
     validated: bool
@@ -55,7 +55,7 @@ ORIGINAL = Recipe(
     objective={"gram_penalty": 100.0, "orthogonality_penalty": 0.1, "orthogonality_start": 1 / 3},
     head_start="linear",
     trainer={"precision": "32-true"},
-    orthogonality={"simec_classes": 1.0},
+    objectives={"simec_classes": {"orthogonality_penalty": 1.0, "gram_block": 0}},
     tuning={
         "batches": PLAIN,
         "optimisation": {**ADAM, **PLATEAU, "lr": 1e-3},
@@ -68,9 +68,10 @@ ORIGINAL = Recipe(
 )
 """Notebook 08 of Horn's simec (2020).
 
-What differs: the Gram penalty is estimated from a block of references at a step; references are a random sample, and
-the kernel is scaled by its extremes over these alone; of Similarity Encoders the last epoch counts, not the one with
-the smallest training loss, which in the notebook fell to the end.
+What differs: the Gram penalty is estimated from a block of references at a step, but for same class, where factors make
+the whole affordable; references are a random sample, and the kernel is scaled by its extremes over these alone;
+of Similarity Encoders the last epoch counts, not the one with the smallest training loss, which in the notebook fell to
+the end.
 """
 
 BEST = Recipe(
@@ -81,7 +82,7 @@ BEST = Recipe(
     objective={"gram_penalty": 0.0},
     head_start="random",
     trainer={},
-    orthogonality={},
+    objectives={},
     tuning={
         "batches": {"size": 32, "flip": True, "shift": 4, "colour": 0.0},
         "optimisation": {"optimizer": "adamw", "lr": 1e-3, "lr_batch": 32, "weight_decay": 0.01, "clip": 0.0},
