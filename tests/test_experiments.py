@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from simec_vision.cli.main import main
-from simec_vision.experiments.few_labels import VARIANTS, similarities_of, to_line
+from simec_vision.datamodules import DrawnShoes
+from simec_vision.experiments.few_labels import VARIANTS, check_labels, similarities_of, to_line
 from simec_vision.experiments.few_labels_report import claims, improves, write_report
 from simec_vision.experiments.recipes import BEST, ORIGINAL, epochs_for, tuning_options
 from simec_vision.experiments.results import means, original, original_means, repeats
 from simec_vision.experiments.study import Tuned
+from simec_vision.items import InputError
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("own_folder")]
 
@@ -118,6 +120,16 @@ def test_what_an_experiment_cannot_do_is_said_in_a_line(capsys):
     assert "'Shoo'" in refused("--protocol", "disjoint_classes", "--known_classes", "[Shoo]")
     assert main("experiment", ["few_label"]) == 2
     assert "did you mean 'few_labels'" in capsys.readouterr().err
+
+
+def test_a_test_of_one_class_says_nothing():
+    data = DrawnShoes(count=60, size=32, cache=False)
+    data.prepare_data()
+    codes, names = data.items.classes("Category")
+    check_labels(data, "Category", {}, [20], [11])
+    data.loaded.splits["test"] = np.flatnonzero(codes == names.index("Boots"))[:5]
+    with pytest.raises(InputError, match="two or more classes of 'Category', got Boots alone"):
+        check_labels(data, "Category", {}, [20], [11])
 
 
 def test_experiments_are_listed(capsys):

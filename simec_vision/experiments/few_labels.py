@@ -212,21 +212,28 @@ def check_study(given: Options, encoder: Encoder, data: ImageDataModule, choose:
     check_held_out(data, "validation", "test")
 
 
-def known_items(data: ImageDataModule, label: str, kept: Options) -> NDArray[np.int64]:
-    """Give the index of the labelled training items, of the classes that are kept, where not all are."""
-    items = data.split("train")
+def known_items(data: ImageDataModule, label: str, kept: Options, split: str = "train") -> NDArray[np.int64]:
+    """Give the index of the labelled items of a split, of the classes that are kept, where not all are."""
+    items = data.split(split)
     return items[(data.items.has(label, kept[label]) if kept else data.items.classes(label)[0] >= 0)[items]]
 
 
 def check_labels(
     data: ImageDataModule, label: str, kept: Options, labels: Sequence[int], seeds: Sequence[int]
 ) -> None:  # fmt: skip
-    """Make sure that there are so many labels, of at least two classes, whatever the seed.
+    """Make sure that there are so many labels, of at least two classes, whatever the seed, and as many to test on.
 
     Raises:
-        InputError: naming the number that cannot be.
+        InputError: naming the number that cannot be, or the one class of the test.
     """
-    codes, known = data.items.classes(label)[0], known_items(data, label, kept)
+    (codes, names), known = data.items.classes(label), known_items(data, label, kept)
+    tested = set(codes[known_items(data, label, kept, "test")])
+    if len(tested) < 2:
+        told = ", ".join(names[code] for code in tested) or "none"
+        raise InputError(
+            f"Expected test images of two or more classes of {label!r}, got {told} alone: split otherwise "
+            "(UT-Zappos50K: --data.report_on all)"
+        )
     for count, seed in product(labels, seeds):
         if not 0 < count <= len(known):
             raise InputError(f"Expected labels between 1 and {len(known)}, the labelled training images, got {count}")
