@@ -143,8 +143,10 @@ def tables(folder: Path) -> Ratings:
     movies, users = (
         _by_name(rated[part], names[kind], places[kind]) for part, kind in (("f1", "movie"), ("f0", "user"))
     )
-    known = (marked(names[kind], [told.get(name, []) for name in names[kind]]) for kind, told in features.items())
-    return Ratings(movies, users, rated["f2"].copy(), *known)
+    of_movies, of_users = (
+        marked(names[kind], [told.get(name, []) for name in names[kind]]) for kind, told in features.items()
+    )
+    return Ratings(movies, users, rated["f2"].copy(), of_movies, of_users)
 
 
 def _by_name(numbers: NDArray[np.int64], names: Sequence[str], places: Mapping[str, int]) -> NDArray[np.int64]:

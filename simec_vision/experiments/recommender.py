@@ -104,7 +104,7 @@ def recommender(
 
 def planned(root: str, name: str, ratings: Ratings, seeds: list[int]) -> Iterator[Cell]:
     """List the cells."""
-    own = {"root": root, "dataset": name}
+    own: dict[str, Any] = {"root": root, "dataset": name}
     many, unknown = len(ratings.of_movies.names) > MOST_FEATURES, not len(ratings.of_users.names)
     for scenario in SCENARIOS:
         for method in METHODS:
@@ -220,7 +220,7 @@ def _explanation(cell: Cell, found: Found) -> str:
     arrays = arrays_of(cell, found.folder)
     ratings = read_ratings(cell.options["root"], cell.options["dataset"])
     movie = round(found.cell(cell.table, cell.row, cell.column, "movie") or 0)
-    used = np.flatnonzero(ratings.of_movies.table.sum(axis=0))
+    used = np.flatnonzero(ratings.of_movies.table.sum(axis=0)).tolist()
     names = [*(ratings.of_movies.names[place] for place in used), "every movie"]
     users = [ratings.of_users.items[user] for user in arrays["users"]]
     order = np.argsort(-np.abs(arrays["contributions"]).max(axis=0))
