@@ -20,7 +20,10 @@ from simec_vision.experiments.link_models import (
     plain_loss,
     turned_loss,
 )
+from simec_vision.experiments.link_prediction import claims, planned, spelled
 from simec_vision.experiments.links import Graph, Known, block_graph, both_ways, measures, rank, ranks, read_graph
+from simec_vision.experiments.results import original
+from simec_vision.experiments.table_report import Found
 from simec_vision.items import InputError
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("own_folder")]
@@ -111,6 +114,32 @@ def test_rules_count_what_training_links():
     assert scores[2] == pytest.approx(2 / 3)
 
 
+def test_overlaps_of_directions_are_those_of_their_pairs_one_by_one():
+    graph = block_graph(3, 5)
+    pairs = [{(a, b) for a, d, b in graph.queries["train"].tolist() if d == one} for one in range(graph.directions)]
+    sources = torch.arange(graph.entities)
+    for one, own in enumerate(pairs):
+        expected = 1e-3 * counted(graph)(sources, one)
+        for a, b in np.ndindex(graph.entities, graph.entities):
+            others = [p for other, p in enumerate(pairs) if other != one and (a, b) in p]
+            expected[a, b] += max((len(own & p) / len(p) for p in others), default=0)
+        assert torch.allclose(linked_otherwise(graph)(sources, one), expected)
+
+
+def test_rows_that_the_original_has_no_number_of_are_named():
+    theirs = original("link_prediction")["tables"]
+    assert spelled("WN18RR") == "wn18rr"
+    assert spelled("fb15K-237") == "FB15k-237"
+    assert spelled("nations") == "nations"
+    for name, ok in (("WN18RR", True), ("nations", False)):
+        cells = [*planned("data", name, {}, False, [0])]
+        found = Found([], theirs, Path(), cells)
+        (check,) = claims(found)
+        assert check.ok is ok
+        assert ("SimEc" in check.measured) is not ok
+        assert "by how often, linked otherwise" in check.measured
+
+
 def test_the_best_epoch_is_kept():
     model = torch.nn.Linear(1, 1, bias=False)
     best = Best(model)
@@ -127,5 +156,9 @@ def test_links_of_drawn_blocks_are_predicted():
     summary = json.loads((folder / "summary.json").read_text())
     assert all(check["ok"] for check in summary["checks"]), summary["checks"]
     assert len(summary["checks"]) == 5
+    table = (folder / "table.md").read_text()
+    assert "First 10: training, of which at most 2000 queries are drawn" in table
+    lines = [json.loads(line) for line in (folder / "cells.jsonl").read_text().splitlines()]
+    assert all(line["values"]["train_mrr"] > line["values"]["mrr"] for line in lines if line["row"] == "SimEc")
     assert "leads, back" in (folder / "relations.md").read_text()
     assert (folder / "training.png").stat().st_size > 10_000

@@ -1,16 +1,31 @@
 """Recommendation and manifolds: their data, models against slow twins, the quick experiments."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy import sparse
+from sklearn.decomposition import PCA
+from sklearn.manifold import Isomap
 
 from simec_vision.cli.main import main
-from simec_vision.experiments.manifold_data import bandwidth, laplacian, surface
+from simec_vision.experiments.manifold import claims as surface_claims
+from simec_vision.experiments.manifold import distance_match, matches, squared_correlation
+from simec_vision.experiments.manifold_data import NEIGHBOURS, bandwidth, laplacian, surface, view
 from simec_vision.experiments.rating_cells import cosine, errors, rated
-from simec_vision.experiments.rating_models import Task, encoder_of_features, ridge, weighed
+from simec_vision.experiments.rating_models import (
+    FROM_FEATURES,
+    METHODS,
+    Task,
+    decomposed,
+    encoder_of_features,
+    ridge,
+    svd_ridge,
+    weighed,
+)
 from simec_vision.experiments.ratings import (
     DRAWN,
     NEW_EITHER,
@@ -25,7 +40,11 @@ from simec_vision.experiments.ratings import (
     movielens,
     tables,
 )
+from simec_vision.experiments.recommender import paired
+from simec_vision.experiments.table_report import Found
 from simec_vision.items import InputError
+from simec_vision.kernels import geodesic
+from simec_vision.metrics import similarity_match
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("own_folder")]
 
@@ -103,11 +122,20 @@ def test_tables_of_ones_own_are_read():
     ratings = tables(folder)
     assert ratings.values.tolist() == [3.5, 0.5]
     assert ratings.of_movies.names == ["Drama", "british pub"]
-    assert ratings.of_movies.table.tolist() == [[1, 1], [0, 0]]
+    assert ratings.of_movies.table.toarray().tolist() == [[1, 1], [0, 0]]
+    assert (ratings.movies.tolist(), ratings.users.tolist()) == ([1, 0], [0, 1])
     assert ratings.of_users.table.shape == (2, 0)
     (folder / "movies.csv").write_text("movie,tags\nm1,Drama\n")
     with pytest.raises(InputError, match="got no features"):
         tables(folder)
+    for text, message in (
+        ("user,movie,rating\n", "rows below the head"),
+        ("user,movie,rating\nu1,m2,good\n", r"numbers in the column rating .* 'good'"),
+        ("user,movie,rating\n\nu1,m2\n", r"3 columns in line 3 .* got 2"),
+    ):
+        (folder / "ratings.csv").write_text(text)
+        with pytest.raises(InputError, match=message):
+            tables(folder)
     with pytest.raises(InputError, match=r"u\.data is not there: get ml-100k\.zip"):
         movielens(folder)
     assert main("experiment", ["recommender", "--root", "none"]) == 2
@@ -125,7 +153,7 @@ def test_a_folder_as_published_is_read():
     ratings = movielens(folder)
     assert (ratings.movies.tolist(), ratings.users.tolist()) == ([0, 1], [1, 0])
     assert ratings.of_movies.names == ["1990s", "Comedy", "Horror"]
-    assert ratings.of_movies.table.tolist() == [[1, 1, 1], [0, 1, 1]]
+    assert ratings.of_movies.table.toarray().tolist() == [[1, 1, 1], [0, 1, 1]]
     assert ratings.of_users.names == ["F", "M", "age 20s", "age 50s", "other", "technician"]
     assert held_out(ratings, SEEN, 3).tolist() == [False, True]
 
@@ -142,6 +170,108 @@ def test_validation_chooses_the_shrinkage():
     found = rated("data", DRAWN, SEEN, "means", 0)
     assert 0 < found["shrinkage"] < 1
     assert found["rmse"] < rated("data", DRAWN, SEEN, "means, c = 1", 0)["rmse"]
+
+
+def test_five_folds_hold_each_movie_out_once():
+    drawn = drawn_ratings()
+    ratings = replace(drawn, folds=tuple(np.arange(len(drawn.values)) % 5 == fold for fold in range(5)))
+    folds = [held_out(ratings, NEW_MOVIES, fold) for fold in range(5)]
+    assert (np.sum(folds, axis=0) == 1).all()
+    assert all(not set(ratings.movies[fold]) & set(ratings.movies[~fold]) for fold in folds)
+    assert {len(set(ratings.movies[fold])) for fold in folds} == {30}
+    assert (folds[0] == held_out(ratings, NEW_MOVIES, 5)).all()
+
+
+@pytest.mark.parametrize("method", FROM_FEATURES)
+def test_validation_chooses_whether_means_are_left_out(monkeypatch, method):
+    seen = []
+
+    def told(task, option, seed):
+        rows, columns = task.shape
+        seen.append((task.own_means, option, int(task.train.sum())))
+        return np.full((rows, 1), 0.0 if (task.own_means, option) == (True, 1) else 3.0), np.ones((columns, 1))
+
+    monkeypatch.setitem(METHODS, method, (told, (0, 1)))
+    found = rated("data", DRAWN, NEW_MOVIES, method, 0)
+    *tried, last = seen
+    assert [each[:2] for each in tried] == [(True, 0), (True, 1), (False, 0), (False, 1)]
+    assert (last[:2], found["own_means"], found["option"]) == ((True, 1), 1, 1)
+    assert {each[2] for each in tried} == {int((~out_of(0) & ~validation_of(0)).sum())}
+    assert last[2] == (~out_of(0)).sum()
+    seen.clear()
+    rated("data", DRAWN, SEEN, method, 0)
+    assert [each[:2] for each in seen] == [(True, 0), (True, 1), (True, 1)]
+
+
+def out_of(draw):
+    return held_out(drawn_ratings(), NEW_MOVIES, draw)
+
+
+def validation_of(draw):
+    return held_out(drawn_ratings(), NEW_MOVIES, draw, ~out_of(draw))
+
+
+def test_what_is_left_to_features_is_what_means_of_rows_said():
+    ratings = drawn_ratings()
+    known = ~held_out(ratings, NEW_MOVIES, 0)
+    left, whole = (Task(ratings, NEW_MOVIES, known, 0.5, own) for own in (True, False))
+    gap = (whole.residual - left.residual).toarray()[ratings.movies[known], ratings.users[known]]
+    assert np.abs(gap - 0.5 * left.deviations[1][ratings.movies[known]]).max() < 1e-6
+
+
+def test_decompositions_are_predicted_by_ridge_regression_with_an_intercept():
+    ratings = drawn_ratings()
+    task = Task(ratings, NEW_MOVIES, ~held_out(ratings, NEW_MOVIES, 0))
+    rows, columns = svd_ridge(task, (3, 10.0), 0)
+    u, v = decomposed(task, 3)
+    known = np.unique(ratings.movies[task.train])
+    x = task.features[0].toarray().astype(float)
+    x, y = x - x[known].mean(axis=0), u[known] - u[known].mean(axis=0)
+    weights = np.linalg.solve(x[known].T @ x[known] + 10 * np.eye(x.shape[1]), x[known].T @ y)
+    assert np.abs(rows - (x @ weights + u[known].mean(axis=0))).max() < 1e-6
+    assert np.array_equal(columns, v)
+
+
+def test_baselines_have_as_many_options_as_encoders():
+    counts = {name: len(options) for name, (_, options) in METHODS.items()}
+    ours = max(counts["means + SimEc(I)"], counts["means + SimEc(X)"])
+    assert min(counts[name] for name in ("means + SVD", "means + ridge", "means + SVD + ridge")) >= ours
+
+
+def test_differences_are_paired_by_draw():
+    errors_of = {"means + SimEc(X)": {0: 0.9, 1: 1.1, 2: 1.0}, "means": {1: 1.2, 2: 1.2, 3: 9.0}}
+    lines = [
+        {"table": "ratings", "row": row, "column": NEW_MOVIES, "seed": seed, "values": {"rmse": value}}
+        for row, values in errors_of.items()
+        for seed, value in values.items()
+    ]
+    lines.append({**lines[0], "table": "shrinkage"})
+    found = Found(lines, {}, Path(), [])
+    assert paired(found, NEW_MOVIES, "means + SimEc(X)", "means").told() == "-0.1500 ± 0.0500, less in 2 of 2 draws"
+    assert paired(found, NEW_USERS, "means + SimEc(X)", "means") is None
+
+
+def test_a_view_is_that_of_pca_or_of_isomap():
+    points, new = surface("S-curve", 80)[0], surface("S-curve", 20, new=True)[0]
+    outside, within = view("S-curve", 80, "linear kernel"), view("S-curve", 80, "geodesic")
+    assert np.abs(within.similarities - geodesic(points, NEIGHBOURS)).max() < 1e-9
+    isomap = Isomap(n_neighbors=NEIGHBOURS, n_components=2).fit(points)
+    assert distance_match(within.embedding, isomap.embedding_) == pytest.approx(1)
+    assert distance_match(within.place(new), isomap.transform(new)) == pytest.approx(1)
+    assert distance_match(outside.place(new), PCA(2).fit(points).transform(new)) == pytest.approx(1)
+    assert matches(outside.embedding, outside.similarities)["r2"] > 0.9
+    expected = similarity_match(*(torch.from_numpy(part) for part in (outside.similarities, within.similarities)))
+    assert squared_correlation(outside.similarities, within.similarities) == pytest.approx(expected["r2"])
+
+
+@pytest.mark.parametrize(
+    ("value", "points", "new"), [(0.9951, True, True), (0.9949, False, True), (0.979, False, False)]
+)
+def test_points_of_the_cut_sphere_shall_lie_as_isomap_places_them(value, points, new):
+    values = {"distance_r2": value, "new_r2": value}
+    line = {"table": "cut sphere", "row": "SimEc", "column": "geodesic", "seed": 0, "values": values}
+    found = [check.ok for check in surface_claims(Found([line], {}, Path(), []))]
+    assert found == [points, new]
 
 
 def test_surfaces_are_the_originals():
@@ -162,6 +292,8 @@ def test_ratings_are_predicted_as_the_original_claimed():
     summary = json.loads((folder / "summary.json").read_text())
     assert all(check["ok"] for check in summary["checks"]), summary["checks"]
     assert len(summary["checks"]) == 15
+    assert "less in 1 of 1 draws" in (folder / "differences.md").read_text()
+    assert "| c = 0.5 |" in (folder / "table.md").read_text()
     assert "sum of all features" in (folder / "explanation.md").read_text()
     assert (folder / "content.png").stat().st_size > 10_000
 

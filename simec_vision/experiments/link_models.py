@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from simec_vision.experiments.links import Graph, Known, Scorer, measures, ranks
+from simec_vision.experiments.links import Graph, Known, Scorer, measures, ranges, ranks
 
 VALIDATED = 2000
 """At most so many queries choose an epoch."""
@@ -244,22 +244,30 @@ def linked_otherwise(graph: Graph) -> Scorer:
 
     A direction d' speaks for d as far as its pairs are also pairs of d: |d ∩ d'| / |d'|.
     """
-    from scipy import sparse
-
-    train, n = graph.queries["train"], graph.entities
-    parts = [train[train[:, 1] == direction] for direction in range(graph.directions)]
-    pairs = [sparse.csr_array((np.ones(len(p)), (p[:, 0], p[:, 2])), shape=(n, n)).sign() for p in parts]
-    often = counted(graph)
-    speaks = np.array([[d.multiply(o).sum() / max(1, o.nnz) for o in pairs] for d in pairs])
+    train, n = np.unique(graph.queries["train"], axis=0), graph.entities
+    often, speaks = counted(graph), _overlaps(train, graph)
+    starts = np.searchsorted(train[:, 0], np.arange(n + 1))
 
     def score(sources: Tensor, direction: int) -> Tensor:
-        best = sparse.csr_array((len(sources), n))
-        for other, matrix in enumerate(pairs):
-            if other != direction and speaks[direction, other] > 0:
-                best = best.maximum(matrix[sources.numpy()] * speaks[direction, other])
-        return torch.from_numpy(best.toarray()).float() + 1e-3 * often(sources, direction)
+        rows, links = ranges(starts[sources.numpy()], starts[sources.numpy() + 1])
+        best = np.zeros((len(sources), n), dtype=np.float32)
+        np.maximum.at(best, (rows, train[links, 2]), speaks[direction, train[links, 1]])
+        return torch.from_numpy(best) + 1e-3 * often(sources, direction)
 
     return score
+
+
+def _overlaps(train: NDArray[np.int64], graph: Graph) -> NDArray[np.float32]:
+    """Give |d ∩ d'| / |d'| of the pairs of two directions, shape ``(d, d')``; 0 of a direction with itself."""
+    from scipy import sparse
+
+    pairs, number = np.unique(train[:, 0] * graph.entities + train[:, 2], return_inverse=True)
+    shape = graph.directions, len(pairs)
+    has = sparse.csr_array((np.ones(len(train), np.float32), (train[:, 1], number)), shape=shape)
+    shared = (has @ has.T).toarray()
+    speaks = shared / np.maximum(shared.diagonal(), 1)
+    np.fill_diagonal(speaks, 0)
+    return speaks
 
 
 def counted(graph: Graph) -> Scorer:

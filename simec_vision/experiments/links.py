@@ -123,11 +123,15 @@ class Known:
     def places(self, sources: NDArray[np.int64], direction: int) -> tuple[Tensor, Tensor]:
         """Give the row among the sources, and the entity, of each true answer."""
         keys = sources * self.directions + direction
-        first, last = (np.searchsorted(self.keys, keys, side) for side in ("left", "right"))
-        counts = last - first
-        rows = np.repeat(np.arange(len(sources)), counts)
-        columns = self.answers[np.arange(len(rows)) + np.repeat(first - np.cumsum(counts) + counts, counts)]
-        return torch.from_numpy(rows), torch.from_numpy(columns)
+        rows, found = ranges(*(np.searchsorted(self.keys, keys, side) for side in ("left", "right")))
+        return torch.from_numpy(rows), torch.from_numpy(self.answers[found])
+
+
+def ranges(first: NDArray[np.int64], last: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """List the numbers from each first to below each last, beside the number of the range that each is of."""
+    counts = last - first
+    rows = np.repeat(np.arange(len(counts)), counts)
+    return rows, np.arange(len(rows)) + np.repeat(first - np.cumsum(counts) + counts, counts)
 
 
 def rank(scores: Tensor, answers: Tensor, known: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

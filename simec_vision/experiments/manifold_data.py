@@ -1,11 +1,14 @@
 """Points on two surfaces in space, and the embeddings of other methods, all of scikit-learn."""
 
 from collections.abc import Callable
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from simec_vision.kernels import centre
 
 Points = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Coordinates ``(point, 3)`` and where each is along the surface, ``(point,)``."""
@@ -87,19 +90,43 @@ def _gaussian(factor: float) -> Callable[[NDArray[np.float64]], NDArray[np.float
     return embed
 
 
-def principal(points: NDArray[np.float64], new: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
-    """Embed by principal components, these points or new ones."""
+@dataclass(frozen=True)
+class View:
+    """How points look from outside or from within.
+
+    Args:
+        similarities: Centred, of all points, shape ``(point, point)``.
+        embedding: What their eigenvectors give, shape ``(point, 2)``.
+        place: Embeds new points.
+    """
+
+    similarities: NDArray[np.float64]
+    embedding: NDArray[np.float64]
+    place: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+
+
+@lru_cache(maxsize=1)
+def view(name: str, count: int, similarity: str) -> View:
+    """See a surface by the ``linear kernel``, as PCA does, or by ``geodesic`` similarities, as isomap does.
+
+    The last one is kept, as all seeds need it and isomap takes long.
+    """
+    points = surface(name, count)[0]
+    return _outside(points) if similarity == "linear kernel" else _within(points)
+
+
+def _outside(points: NDArray[np.float64]) -> View:
     from sklearn.decomposition import PCA
 
-    return PCA(2, svd_solver="full").fit(points).transform(points if new is None else new)
+    made = PCA(2, svd_solver="full").fit(points)
+    return View(centre(points @ points.T), made.transform(points), made.transform)
 
 
-def unrolled(points: NDArray[np.float64], new: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
-    """Embed by isomap, these points or new ones."""
+def _within(points: NDArray[np.float64]) -> View:
     from sklearn.manifold import Isomap
 
     made = Isomap(n_neighbors=NEIGHBOURS, n_components=2).fit(points)
-    return made.embedding_ if new is None else made.transform(new)
+    return View(centre(-0.5 * made.dist_matrix_**2), made.embedding_, made.transform)
 
 
 def _spectral(points: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -129,10 +156,10 @@ def _neighbours(points: NDArray[np.float64]) -> NDArray[np.float64]:
 
 METHODS: dict[str, Callable[[NDArray[np.float64]], NDArray[Any]]] = {
     "as they are": lambda points: points[:, [0, 2]],
-    "PCA": principal,
+    "PCA": lambda points: _outside(points).embedding,
     "kernel PCA, γ/2": _gaussian(0.5),
     "kernel PCA, 15 γ": _gaussian(15),
-    "isomap": unrolled,
+    "isomap": lambda points: _within(points).embedding,
     "LLE, standard": _locally_linear("standard"),
     "LLE, LTSA": _locally_linear("ltsa"),
     "LLE, Hessian": _locally_linear("hessian"),

@@ -14,7 +14,16 @@ from simec_vision.experiments.rating_models import (
     encoder_of_features,
     nothing,
 )
-from simec_vision.experiments.ratings import DRAWN, MOVIELENS, NEW_MOVIES, NEW_USERS, SEEN, held_out, read_ratings
+from simec_vision.experiments.ratings import (
+    DRAWN,
+    MOVIELENS,
+    NEW_MOVIES,
+    NEW_USERS,
+    SEEN,
+    Ratings,
+    held_out,
+    read_ratings,
+)
 
 LEAST = {DRAWN: 10, MOVIELENS: 50}
 """How many ratings a movie has to have to be compared by them; else 1000, as in the original."""
@@ -43,7 +52,7 @@ def _rmse(task: Task, factors: Any, chosen: NDArray[np.bool_]) -> float:
 
 
 def rated(root: str, dataset: str, scenario: str, method: str, seed: int) -> dict[str, float]:
-    """Measure a method; validation within training chooses the shrinkage of means, then its own option.
+    """Measure a method, whose shrinkage of means and then other options validation within training chooses.
 
     Args:
         root: The folder above the data.
@@ -58,17 +67,32 @@ def rated(root: str, dataset: str, scenario: str, method: str, seed: int) -> dic
     inner = ~test & ~valid
     made, options = METHODS[method]
     options = options[-QUICK_OPTIONS:] if dataset == DRAWN and "SimEc" in method else options
-    c, own = 1.0, not (method in FROM_FEATURES and scenario in (NEW_MOVIES, NEW_USERS))
-    if method not in FIXED:
-        tasks = {c: Task(ratings, scenario, inner, c) for c in SHRINKAGES}
-        c = min(SHRINKAGES, key=lambda each: _rmse(tasks[each], nothing(tasks[each], None, seed), valid))
-    place = 0
-    if len(options) > 1:
-        task = Task(ratings, scenario, inner, c, own)
-        place = int(np.argmin([_rmse(task, made(task, option, seed), valid) for option in options]))
+    c = 1.0 if method in FIXED else _shrinkage(ratings, scenario, inner, valid)
+    means = (True, False) if method in FROM_FEATURES and scenario in (NEW_MOVIES, NEW_USERS) else (True,)
+    choices, best = [(own, place) for own in means for place in range(len(options))], 0
+    if len(choices) > 1:
+        trial = {own: Task(ratings, scenario, inner, c, own) for own in means}
+        tried = (_rmse(trial[own], made(trial[own], options[place], seed), valid) for own, place in choices)
+        best = int(np.argmin([*tried]))
+    own, place = choices[best]
     task = Task(ratings, scenario, ~test, c, own)
     predicted = task.predict(made(task, options[place], seed), test)
-    return {**errors(predicted, ratings.values[test], ratings.values[~test]), "shrinkage": c, "option": place}
+    chosen = {"shrinkage": c, "own_means": float(own), "option": place}
+    return {**errors(predicted, ratings.values[test], ratings.values[~test]), **chosen}
+
+
+def _shrinkage(ratings: Ratings, scenario: str, known: NDArray[np.bool_], valid: NDArray[np.bool_]) -> float:
+    """Choose c of means by validation ratings."""
+    tasks = [Task(ratings, scenario, known, c) for c in SHRINKAGES]
+    return min(tasks, key=lambda task: _rmse(task, nothing(task, None, 0), valid)).shrinkage
+
+
+def shrunken(root: str, dataset: str, scenario: str, shrinkage: float, seed: int) -> dict[str, float]:
+    """Measure means alone that are shrunken so much."""
+    ratings = read_ratings(root, dataset)
+    test = held_out(ratings, scenario, seed)
+    predicted = Task(ratings, scenario, ~test, shrinkage).means()[test]
+    return errors(predicted, ratings.values[test], ratings.values[~test])
 
 
 def _everything(root: str, dataset: str) -> Task:
@@ -93,41 +117,69 @@ def content(root: str, dataset: str, method: str, seed: int) -> dict[str, Any]:
     """
     task = _everything(root, dataset)
     often = np.flatnonzero(np.diff(task.residual.indptr) >= LEAST.get(dataset, 1000))
-    features = np.asarray(task.ratings.of_movies.table[often], dtype=np.float32)
-    target = cosine(task.residual[often].toarray().astype(np.float64))
-    new = np.zeros(len(often), dtype=bool)
-    new[np.random.RandomState(13 + seed).permutation(len(often))[: len(often) // 5]] = True
+    features, target = task.ratings.of_movies.table[often].toarray(), cosine(task.residual[often])
+    new = _a_fifth(len(often), 13 + seed)
     predicted = cosine(features) if method.startswith("cosine") else _compared(features, target, new, method, seed)
-    pairs = np.triu(np.ones(target.shape, dtype=bool), 1)
-    either = new[:, None] | new
-    drawn = np.random.RandomState(0).permutation(np.flatnonzero(pairs))[:SHOWN_PAIRS]
-    shown = [part.ravel()[drawn] for part in (predicted, target, either)]
+    old, with_new = _pairs(new)
+    drawn = np.random.RandomState(0).permutation(np.flatnonzero(old | with_new))[:SHOWN_PAIRS]
+    shown = [part.ravel()[drawn] for part in (predicted, target, with_new)]
     return {
         "pairs": np.stack(shown, axis=1).astype(np.float32),
-        **_correlations(predicted[pairs & ~either], target[pairs & ~either], "seen"),
-        **_correlations(predicted[pairs & either], target[pairs & either], "new"),
+        **_correlations(predicted[old], target[old], "seen"),
+        **_correlations(predicted[with_new], target[with_new], "new"),
     }
+
+
+def _a_fifth(count: int, seed: int) -> NDArray[np.bool_]:
+    chosen = np.zeros(count, dtype=bool)
+    chosen[np.random.RandomState(seed).permutation(count)[: count // 5]] = True
+    return chosen
+
+
+def _pairs(new: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Say which pairs, each once, have no new movie, and which have one; both of shape ``(movie, movie)``."""
+    pairs, either = np.triu(np.ones((len(new), len(new)), dtype=bool), 1), new[:, None] | new
+    return pairs & ~either, pairs & either
+
+
+CONTENT_L2 = (1e-4, 3e-4, 1e-3)
+"""Strengths of L2, of which those movies choose that are held out of those learned from."""
 
 
 def _compared(
     features: NDArray[np.float32], target: NDArray[np.float64], new: NDArray[np.bool_], method: str, seed: int
 ) -> NDArray[np.float64]:
+    """Compare all movies by embeddings that are learned without the new ones."""
     from simec_vision.estimator import SimilarityEncoder
 
-    made = SimilarityEncoder(20, hidden=(100,), l2_hidden=3e-4, l2_embedding=3e-4, epochs=60, seed=seed)
     if "original" in method:
-        made = SimilarityEncoder(
-            100, hidden=(500,), recipe="keras", gram_penalty=10.0, lr=1e-3, epochs=20, seed=seed
-        )  # fmt: skip
-    embedding = made.fit(features[~new], target[np.ix_(~new, ~new)]).transform(features).astype(np.float64)
+        made = SimilarityEncoder(100, hidden=(500,), recipe="keras", gram_penalty=10.0, lr=1e-3, epochs=20, seed=seed)
+        return _products(made, features, target, new)
+    known, valid = np.flatnonzero(~new), _a_fifth(int((~new).sum()), 1013 + seed)
+    own, inner, chosen = features[known], target[np.ix_(known, known)], _pairs(valid)[1]
+    encoders = [
+        SimilarityEncoder(20, hidden=(100,), l2_hidden=l2, l2_embedding=l2, epochs=60, seed=seed) for l2 in CONTENT_L2
+    ]
+    tried = [np.corrcoef(_products(each, own, inner, valid)[chosen], inner[chosen])[0, 1] for each in encoders]
+    return _products(encoders[int(np.argmax(tried))], features, target, new)
+
+
+def _products(
+    encoder: Any, features: NDArray[np.float32], target: NDArray[np.float64], new: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Train without new movies; give inner products of embeddings of all."""
+    embedding = encoder.fit(features[~new], target[np.ix_(~new, ~new)]).transform(features).astype(np.float64)
     return embedding @ embedding.T
 
 
-def cosine(rows: NDArray[Any]) -> NDArray[np.float64]:
-    """Give the cosine of each row with each, 0 for rows of zeros."""
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    unit = rows / np.where(lengths > 0, lengths, 1)
-    return (unit @ unit.T).astype(np.float64)
+def cosine(rows: Any) -> NDArray[np.float64]:
+    """Give the cosine of each row with each, 0 for rows of zeros; of dense or sparse rows ``(row, column)``."""
+    from scipy import sparse
+
+    table = sparse.csr_array(rows, dtype=np.float64)
+    lengths = np.sqrt((table * table).sum(axis=1))
+    unit = sparse.diags_array(1 / np.where(lengths > 0, lengths, 1)) @ table
+    return (unit @ unit.T).toarray()
 
 
 def _correlations(predicted: NDArray[np.float64], target: NDArray[np.float64], which: str) -> dict[str, float]:
@@ -154,9 +206,12 @@ def explained(root: str, dataset: str, seed: int) -> dict[str, Any]:
     weights = encoder.layers.weight.detach().numpy().astype(np.float64).T
     often = np.flatnonzero(np.diff(task.residual.indptr) >= LEAST.get(dataset, 1000))
     movie = int(often[np.argmax(features[often].sum(axis=1))])
-    contributions = features[movie][:, None] * (weights @ made.head_.astype(np.float64).T)
-    predicted = made.predict(features[movie][None])[0]
+    own = features[[movie]]
+    parts = own.data[:, None] * (weights[own.indices] @ made.head_.astype(np.float64).T)
+    predicted = made.predict(own)[0]
     users = np.array([np.argmax(predicted), np.argmin(predicted)])
-    gap = float(np.abs(contributions.sum(axis=0) - predicted).max())
-    told = {"contributions": contributions[:, users].T, "predicted": predicted[users], "users": users}
+    gap = float(np.abs(parts.sum(axis=0) - predicted).max())
+    contributions = np.zeros((2, features.shape[1]))
+    contributions[:, own.indices] = parts[:, users].T
+    told = {"contributions": contributions, "predicted": predicted[users], "users": users}
     return {"gap": gap, "movie": movie, **told}

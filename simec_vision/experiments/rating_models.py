@@ -28,8 +28,8 @@ class Task:
         scenario: What is held out.
         train: Which ratings are known, shape ``(rating,)``.
         shrinkage: c of the means model.
-        own_means: Whether the rows' means are left out of what else is learned; new rows have none, so that features
-            shall say how well they are liked by all as well.
+        own_means: Whether the rows' means are left out of what else is learned, as in the original. New rows have no
+            means: features may say of them how well they are liked by all, if that has not been left out.
     """
 
     ratings: Ratings
@@ -45,18 +45,27 @@ class Task:
         return both[::-1] if self.scenario == NEW_USERS else both
 
     @cached_property
-    def features(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Features of rows and columns that some row or column with known ratings has, and a 1."""
+    def shape(self) -> tuple[int, int]:
+        """How many rows and columns there are."""
+        both = self.ratings.of_movies.table.shape[0], self.ratings.of_users.table.shape[0]
+        return both[::-1] if self.scenario == NEW_USERS else both
+
+    @cached_property
+    def features(self) -> tuple[Any, Any]:
+        """Features of rows and columns that some row or column with known ratings has, and a 1; sparse by rows."""
         both = self.ratings.of_movies.table, self.ratings.of_users.table
-        both = both[::-1] if self.scenario == NEW_USERS else both
-        return tuple(self._known(table, items) for table, items in zip(both, self.places, strict=True))  # type: ignore[return-value]
+        rows, columns = both[::-1] if self.scenario == NEW_USERS else both
+        return self._known(rows, self.places[0]), self._known(columns, self.places[1])
 
-    def _known(self, table: NDArray[np.float32], items: NDArray[np.int64]) -> NDArray[np.float32]:
-        return np.column_stack([table[:, self.used(table, items)], np.ones(len(table), np.float32)])
+    def _known(self, table: Any, items: NDArray[np.int64]) -> Any:
+        from scipy import sparse
 
-    def used(self, table: NDArray[np.float32], items: NDArray[np.int64]) -> NDArray[np.bool_]:
+        one = sparse.csr_array(np.ones((table.shape[0], 1), np.float32))
+        return sparse.hstack([table[:, self.used(table, items)], one], "csr")
+
+    def used(self, table: Any, items: NDArray[np.int64]) -> NDArray[np.int64]:
         """Say which features some item with known ratings has."""
-        return np.asarray(table[np.unique(items[self.train])].any(axis=0))
+        return np.flatnonzero(table[np.unique(items[self.train])].sum(axis=0))
 
     @cached_property
     def deviations(self) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
@@ -64,9 +73,9 @@ class Task:
         values = self.ratings.values[self.train]
         mean = float(values.mean())
         both = []
-        for items, table in zip(self.places, self.features, strict=True):
-            counts = np.bincount(items[self.train], minlength=len(table))
-            sums = np.bincount(items[self.train], values - mean, len(table))
+        for items, size in zip(self.places, self.shape, strict=True):
+            counts = np.bincount(items[self.train], minlength=size)
+            sums = np.bincount(items[self.train], values - mean, size)
             both.append(sums / np.maximum(counts, 1))
         return mean, both[0], both[1]
 
@@ -81,10 +90,9 @@ class Task:
         from scipy import sparse
 
         rows, columns = (items[self.train] for items in self.places)
-        shape = tuple(len(table) for table in self.features)
         back = 0.0 if self.own_means else self.shrinkage * self.deviations[1][rows]
         left = (self.ratings.values - self.means())[self.train] + back
-        return sparse.csr_array(sparse.coo_array((left.astype(np.float32), (rows, columns)), shape=shape))
+        return sparse.csr_array(sparse.coo_array((left.astype(np.float32), (rows, columns)), shape=self.shape))
 
     def predict(self, factors: Factors, chosen: NDArray[np.bool_]) -> NDArray[np.float64]:
         """Predict chosen ratings: means and inner products."""
@@ -94,7 +102,7 @@ class Task:
 
 def nothing(task: Task, option: None, seed: int) -> Factors:
     """Add nothing to means."""
-    rows, columns = (len(table) for table in task.features)
+    rows, columns = task.shape
     return np.zeros((rows, 1)), np.zeros((columns, 1))
 
 
@@ -119,7 +127,8 @@ def svd_ridge(task: Task, option: tuple[int, float], seed: int) -> Factors:
     predicted = []
     for factors, items, features in zip(decomposed(task, option[0]), task.places, task.features, strict=True):
         known = np.unique(items[task.train])
-        predicted.append(Ridge(alpha=option[1]).fit(features[known], factors[known]).predict(features))
+        exact = features.astype(np.float64)
+        predicted.append(Ridge(alpha=option[1], tol=1e-8).fit(exact[known], factors[known]).predict(exact))
         last = factors
     return predicted[0], _where_new(task, last, predicted[1])
 
@@ -135,7 +144,7 @@ def _where_new(task: Task, known: NDArray[Any], predicted: NDArray[Any]) -> NDAr
 
 def ridge(task: Task, alpha: float, seed: int) -> Factors:
     """Add for each column a ridge regression on features of the rows that it has known ratings with."""
-    features, known = task.features[0].astype(np.float64), task.residual.tocsc()
+    features, known = task.features[0].toarray().astype(np.float64), task.residual.tocsc()
     weights = np.zeros((known.shape[1], features.shape[1]))
     penalty = alpha * np.eye(features.shape[1])
     for column in np.flatnonzero(np.diff(known.indptr)):
@@ -164,19 +173,21 @@ class Weighed:
     The loss is a mean over each row's known entries; so every entry counts the same, for an encoder without bias.
     """
 
-    features: NDArray[np.float32]
+    features: Any
     entries: Any
     roots: NDArray[np.float32]
 
 
-def weighed(features: NDArray[np.float32], entries: Any) -> Weighed:
+def weighed(features: Any, entries: Any) -> Weighed:
     """Weigh rows ``(row, feature)`` and their sparse entries ``(row, column)``; rows without entries are left out."""
     from scipy import sparse
 
     counts = np.diff(entries.indptr)
     roots = np.sqrt(counts / counts[counts > 0].mean()).astype(np.float32)
     kept = np.flatnonzero(counts)
-    return Weighed(roots[kept, None] * features[kept], (sparse.diags_array(roots) @ entries).tocsr()[kept], roots)
+    return Weighed(
+        sparse.diags_array(roots[kept]) @ features[kept], (sparse.diags_array(roots) @ entries).tocsr()[kept], roots
+    )
 
 
 def encoder_of_features(features: Any, entries: Any, dim: int, l2: float, seed: int, **options: Any) -> Any:
@@ -215,7 +226,7 @@ def free(task: Task, option: tuple[int, float], seed: int) -> Factors:
     """Add free embeddings of rows and columns, learned from known ratings only."""
     from simec_vision.factorisation import factorise
 
-    given = weighed(np.zeros((len(task.features[0]), 1), np.float32), task.residual)
+    given = weighed(np.zeros((task.shape[0], 1), np.float32), task.residual)
     kept = given.roots > 0
     made = factorise(given.entries, option[0], l2=option[1], epochs=EPOCHS, seed=seed)
     rows = np.zeros((len(kept), option[0]), dtype=np.float32)
@@ -230,7 +241,7 @@ def original(task: Task, option: None, seed: int) -> Factors:
     rate = 0.005 if task.scenario == NEW_MOVIES else 0.0075
     rows = np.unique(task.places[0][task.train])
     made = SimilarityEncoder(100, recipe="keras", lr=rate, epochs=20, seed=seed)
-    made.fit(task.features[0][rows], task.residual[rows].toarray())
+    made.fit(task.features[0][rows], task.residual[rows].toarray())  # dense, as each unknown rating is a target of 0
     return made.transform(task.features[0]), made.head_
 
 
@@ -238,17 +249,17 @@ Method = Callable[[Task, Any, int], Factors]
 METHODS: dict[str, tuple[Method, Sequence[Any]]] = {
     "means, c = 1": (nothing, (None,)),
     "means": (nothing, (None,)),
-    "means + SVD": (svd, (2, 5, 10, 20, 50, 100)),
-    "means + ridge": (ridge, (3.0, 10.0, 15.0, 30.0, 100.0)),
+    "means + SVD": (svd, (2, 3, 5, 7, 10, 14, 20, 35, 50, 100)),
+    "means + ridge": (ridge, (1.0, 3.0, 7.0, 10.0, 15.0, 30.0, 60.0, 100.0, 250.0)),
     "means + SVD + ridge": (svd_ridge, tuple((d, a) for d in (10, 50, 100) for a in (1.0, 10.0, 100.0, 250.0))),
-    "means + SimEc(I)": (free, tuple((20, l2) for l2 in (1e-4, 3e-4, 1e-3, 3e-3))),
-    "means + SimEc(X)": (encoded, tuple((20, l2) for l2 in (3e-4, 6e-4, 1e-3, 2e-3))),
+    "means + SimEc(I)": (free, tuple((d, l2) for d in (40, 20, 10) for l2 in (3e-4, 1e-3, 3e-3))),
+    "means + SimEc(X)": (encoded, tuple((d, l2) for d in (40, 20, 10) for l2 in (5e-4, 1e-3, 2e-3))),
     "means + SimEc(X), original recipe": (original, (None,)),
 }
-"""Name → what it adds to means, and the options of which validation chooses."""
+"""Name → what it adds to means, and the options of which validation chooses; of a baseline as many as of an encoder."""
 
 FIXED = ("means, c = 1", "means + SimEc(X), original recipe")
 """What takes means with c = 1, as the original did; for the others validation chooses c."""
 
 FROM_FEATURES = ("means + ridge", "means + SVD + ridge", "means + SimEc(X)")
-"""What predicts new rows from features, and so all that is particular to them."""
+"""What predicts new rows from features; validation chooses whether their means are among what it predicts, too."""

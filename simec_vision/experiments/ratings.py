@@ -1,13 +1,18 @@
 """Ratings of movies by users, what is known of both, and four ways to hold some of them out."""
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import count
+from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from simec_vision.items import InputError
 
@@ -26,12 +31,12 @@ class Features:
 
     Args:
         names: Of the features.
-        table: 0 or 1, shape ``(item, feature)``.
+        table: Sparse by rows, 0 or 1, shape ``(item, feature)``: there may be as many features as items.
         items: What the items are called.
     """
 
     names: Sequence[str]
-    table: NDArray[np.float32]
+    table: Any
     items: Sequence[str]
 
 
@@ -118,48 +123,71 @@ def marked(items: Sequence[str], told: Sequence[Sequence[str]]) -> Features:
     """Turn the words told of each item into features of 0 and 1."""
     names = sorted({word for words in told for word in words})
     places = {name: place for place, name in enumerate(names)}
-    table = np.zeros((len(items), len(names)), dtype=np.float32)
-    for row, words in zip(table, told, strict=True):
-        row[[places[word] for word in words]] = 1
-    return Features(names, table, items)
+    rows = [sorted({places[word] for word in words}) for words in told]
+    columns, starts = np.array([each for row in rows for each in row], np.int64), np.cumsum([0, *map(len, rows)])
+    ones = np.ones(len(columns), np.float32)
+    return Features(names, sparse.csr_array((ones, columns, starts), shape=(len(items), len(names))), items)
 
 
 def tables(folder: Path) -> Ratings:
     """Read ``ratings.csv``, ``movies.csv`` and ``users.csv``."""
-    rated = _table(folder / "ratings.csv", ("user", "movie", "rating"))
-    known = {"movie": dict(_features(folder / "movies.csv", "movie")), "user": dict[str, list[str]]()}
+    places = {kind: defaultdict[str, int](count().__next__) for kind in ("movie", "user")}
+    path = folder / "ratings.csv"
+    lines = _rows_of(path, ("user", "movie", "rating"))
+    triples = ((places["user"][user], places["movie"][movie], _rating(given, path)) for user, movie, given in lines)
+    rated = np.fromiter(triples, dtype="i8,i8,f8")  # line by line, as there may be millions
+    features = {"movie": dict(_features(folder / "movies.csv", "movie")), "user": dict[str, list[str]]()}
     if (folder / "users.csv").is_file():
-        known["user"] = dict(_features(folder / "users.csv", "user"))
-    numbers, features = {}, {}
-    for kind, words in known.items():
-        names = sorted({row[kind] for row in rated})
-        places = {name: place for place, name in enumerate(names)}
-        numbers[kind] = np.array([places[row[kind]] for row in rated], dtype=np.int64)
-        features[kind] = marked(names, [words.get(name, []) for name in names])
+        features["user"] = dict(_features(folder / "users.csv", "user"))
+    names = {kind: sorted(found) for kind, found in places.items()}
+    movies, users = (
+        _by_name(rated[part], names[kind], places[kind]) for part, kind in (("f1", "movie"), ("f0", "user"))
+    )
+    of_movies, of_users = (
+        marked(names[kind], [told.get(name, []) for name in names[kind]]) for kind, told in features.items()
+    )
+    return Ratings(movies, users, rated["f2"].copy(), of_movies, of_users)
+
+
+def _by_name(numbers: NDArray[np.int64], names: Sequence[str], places: Mapping[str, int]) -> NDArray[np.int64]:
+    """Number items by their sorted names rather than by which came first."""
+    ranks = np.empty(len(names), dtype=np.int64)
+    ranks[[places[name] for name in names]] = np.arange(len(names))
+    return ranks[numbers]
+
+
+def _rating(text: str, path: Path) -> float:
     try:
-        values = np.array([float(row["rating"]) for row in rated])
+        return float(text)
     except ValueError as error:
-        raise InputError(f"Expected numbers in the column rating of {folder / 'ratings.csv'}: {error}") from error
-    return Ratings(numbers["movie"], numbers["user"], values, features["movie"], features["user"])
+        raise InputError(f"Expected numbers in the column rating of {path}: {error}") from error
 
 
 def _features(path: Path, kind: str) -> Iterator[tuple[str, list[str]]]:
-    for row in _table(path, (kind, "features")):
-        yield row[kind], [word.strip() for word in row["features"].split(";") if word.strip()]
+    for name, words in _rows_of(path, (kind, "features")):
+        yield name, [word.strip() for word in words.split(";") if word.strip()]
 
 
-def _table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+def _rows_of(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Read these columns of a table, a row at a time."""
     if not path.is_file():
         raise InputError(
             f"Expected {path} with the columns {', '.join(columns)}, but it is not there: make it of MovieLens 10M "
             "(https://grouplens.org/datasets/movielens/10m/) and genres, keywords and directors of TMDB, joined by ;"
         )
     with open(path, newline="", encoding="utf-8") as file:
-        rows = [*csv.DictReader(file)]
-    lacking = [column for column in columns if not rows or rows[0].get(column) is None]
-    if lacking:
-        raise InputError(f"Expected the columns {', '.join(columns)} and rows in {path}, got no {', '.join(lacking)}")
-    return rows
+        rows = csv.reader(file)
+        head, empty = next(rows, []), True
+        if lacking := [column for column in columns if column not in head]:
+            raise InputError(f"Expected the columns {', '.join(columns)} in {path}, got no {', '.join(lacking)}")
+        chosen = itemgetter(*map(head.index, columns))
+        for row in filter(None, rows):
+            if len(row) != len(head):
+                raise InputError(f"Expected {len(head)} columns in line {rows.line_num} of {path}, got {len(row)}")
+            empty = False
+            yield chosen(row)
+    if empty:
+        raise InputError(f"Expected rows below the head of {path}, got none")
 
 
 @cache
@@ -175,7 +203,9 @@ def drawn_ratings(movies: int = 150, users: int = 200, seed: int = 0) -> Ratings
     values = np.clip(np.rint(wished[movie, user]), 1, 5)
     of_movies, of_users = (
         Features(
-            [f"{kind} {n}" for n in range(table.shape[1])], table.astype(np.float32), [*map(str, range(len(table)))]
+            [f"{kind} {n}" for n in range(table.shape[1])],
+            sparse.csr_array(table.astype(np.float32)),
+            [*map(str, range(len(table)))],
         )
         for kind, table in (("made of", made_of), ("are", are))
     )
@@ -185,7 +215,8 @@ def drawn_ratings(movies: int = 150, users: int = 200, seed: int = 0) -> Ratings
 def held_out(ratings: Ratings, scenario: str, draw: int, among: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:
     """Choose ratings to hold out, as the original's scenarios do: 30 %, or those of 30 % of the movies or users.
 
-    With ``T3`` those of 15 % of the movies and of 20 % of the users. Given folds take the place of ``T1``.
+    With ``T3`` those of 15 % of the movies and of 20 % of the users. Where folds are given, they take the place of
+    ``T1``, and as many folds of movies that of ``T2a``, so that each movie is held out once.
 
     Args:
         ratings: The ratings.
@@ -196,8 +227,9 @@ def held_out(ratings: Ratings, scenario: str, draw: int, among: NDArray[np.bool_
     Returns:
         Shape ``(rating,)``.
     """
-    if scenario == SEEN and among is None and ratings.folds:
-        return ratings.folds[draw % len(ratings.folds)]
+    if among is None and ratings.folds and scenario in (SEEN, NEW_MOVIES):
+        folds = ratings.folds if scenario == SEEN else movie_folds(ratings)
+        return folds[draw % len(folds)]
     random = np.random.RandomState(13 + draw + (1000 if among is not None else 0))
     if scenario == SEEN:
         chosen = random.rand(len(ratings.values)) < 0.3
@@ -207,6 +239,12 @@ def held_out(ratings: Ratings, scenario: str, draw: int, among: NDArray[np.bool_
             present = np.unique(items if among is None else items[among])
             chosen |= np.isin(items, random.permutation(present)[: round(share * len(present))])
     return chosen if among is None else chosen & among
+
+
+def movie_folds(ratings: Ratings) -> list[NDArray[np.bool_]]:
+    """Split the movies into as many parts as there are folds; the ratings of each part, shape ``(rating,)``."""
+    movies = np.random.RandomState(13).permutation(np.unique(ratings.movies))
+    return [np.isin(ratings.movies, part) for part in np.array_split(movies, len(ratings.folds))]
 
 
 def _shares(ratings: Ratings, scenario: str) -> Iterator[tuple[NDArray[np.int64], float]]:

@@ -4,14 +4,16 @@ After notebook 07_recommender_systems of Horn's simec (2020), whose data are Mov
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from simec_vision.cli.runs import write_text
 from simec_vision.experiments.cells import Cell, arrays_of
 from simec_vision.experiments.figures import Curves, Map, draw_curves, draw_maps
-from simec_vision.experiments.rating_cells import content, explained, rated
+from simec_vision.experiments.rating_cells import content, explained, rated, shrunken
 from simec_vision.experiments.rating_models import METHODS
 from simec_vision.experiments.ratings import (
     DRAWN,
@@ -40,11 +42,28 @@ MOST_FEATURES = 500
 """With more features there is no ridge regression for each user."""
 
 RATED = Table("ratings", "rmse", "Root mean squared error of held-out ratings", "held out", 4)
+SHRUNKEN = Table("shrinkage", "rmse", "Root mean squared error of means alone, by their shrinkage c", "held out", 4)
+SHOWN_SHRINKAGES = (0.0, 0.1, 0.5, 0.9, 1.0)
+COMPARED = (
+    *((NEW_MOVIES, OURS, other) for other in ("means, c = 1", "means", "means + ridge", "means + SVD + ridge", THEIRS)),
+    *((new, OURS, other) for new in (NEW_USERS, NEW_EITHER) for other in ("means", "means + SVD + ridge")),
+    *((SEEN, FREE, other) for other in ("means, c = 1", "means", "means + SVD")),
+)
+"""What is held out, and which method shall err less than which."""
 TABLES = (
     RATED,
     Table("ratings", "clipped", "The same, of predictions cut to the range of ratings", "held out", 4),
     Table("ratings", "mae", "Mean absolute error of held-out ratings", "held out", 4),
     Table("ratings", "shrinkage", "Shrinkage c of means that validation chose", "held out", 2),
+    Table(
+        "ratings",
+        "own_means",
+        "Share of draws in which it left the means of rows out of what is learned",
+        "held out",
+        1,
+    ),
+    SHRUNKEN,
+    Table("shrinkage", "mae", "Mean absolute error of the same", "held out", 4),
     Table(
         "content", "pearson_seen", "Movies alike by content and by ratings: Pearson's r, movies learned from", "data"
     ),
@@ -85,7 +104,7 @@ def recommender(
 
 def planned(root: str, name: str, ratings: Ratings, seeds: list[int]) -> Iterator[Cell]:
     """List the cells."""
-    own = {"root": root, "dataset": name}
+    own: dict[str, Any] = {"root": root, "dataset": name}
     many, unknown = len(ratings.of_movies.names) > MOST_FEATURES, not len(ratings.of_users.names)
     for scenario in SCENARIOS:
         for method in METHODS:
@@ -93,6 +112,9 @@ def planned(root: str, name: str, ratings: Ratings, seeds: list[int]) -> Iterato
             if said and not (unknown and scenario in (NEW_USERS, NEW_EITHER) and "+" in method):
                 which = {**own, "scenario": scenario, "method": method}
                 yield from (Cell("ratings", method, scenario, rated, which, seed) for seed in seeds)
+        for c in SHOWN_SHRINKAGES:
+            which = {**own, "scenario": scenario, "shrinkage": c}
+            yield from (Cell("shrinkage", f"c = {c:g}", scenario, shrunken, which, seed) for seed in seeds)
     for method in (COSINE, "SimEc", "SimEc, original recipe"):
         for seed in seeds:
             yield Cell("content", method, name, content, {**own, "method": method}, seed)
@@ -102,13 +124,8 @@ def planned(root: str, name: str, ratings: Ratings, seeds: list[int]) -> Iterato
 def claims(found: Found) -> Iterator[Check]:
     """Check what the original claimed, by root mean squared errors over the same draws."""
     yield from reached(found, RATED, [OURS, THEIRS, FREE], 0.005)
-    for other in ("means, c = 1", "means", "means + ridge", "means + SVD + ridge", THEIRS):
-        yield from _below(found, NEW_MOVIES, OURS, other)
-    for other in ("means", "means + SVD + ridge"):
-        yield from _below(found, NEW_USERS, OURS, other)
-        yield from _below(found, NEW_EITHER, OURS, other)
-    for other in ("means, c = 1", "means", "means + SVD"):
-        yield from _below(found, SEEN, FREE, other)
+    for scenario, ours, other in COMPARED:
+        yield from _below(found, scenario, ours, other)
     yield from _content(found)
     for cell in (cell for cell in found.cells if cell.table == "explanation"):
         gap = found.cell(cell.table, cell.row, cell.column, "gap")
@@ -117,16 +134,39 @@ def claims(found: Found) -> Iterator[Check]:
             yield Check(claim, "at most 1e-5 apart, in ratings", f"{gap:.1e}", gap <= 1e-5)
 
 
-def _below(found: Found, scenario: str, ours: str, other: str) -> Iterator[Check]:
-    """Check that one method errs less than another, and say in how many draws."""
-    lines = [line for line in found.lines if line["column"] == scenario]
+@dataclass(frozen=True)
+class Paired:
+    """Errors of two methods over the same draws.
+
+    Args:
+        ours: Root mean squared errors, shape ``(draw,)``.
+        other: The same of what it is compared with.
+    """
+
+    ours: NDArray[np.float64]
+    other: NDArray[np.float64]
+
+    def told(self) -> str:
+        """Give mean and population standard deviation of the differences, and how many are below 0."""
+        gaps = self.ours - self.other
+        return f"{gaps.mean():+.4f} ± {gaps.std():.4f}, less in {(gaps < 0).sum()} of {len(gaps)} draws"
+
+
+def paired(found: Found, scenario: str, ours: str, other: str) -> Paired | None:
+    """Pair the errors of two methods by draw; None where there are none."""
+    lines = [line for line in found.lines if (line["table"], line["column"]) == ("ratings", scenario)]
     one, two = ({line["seed"]: line["values"]["rmse"] for line in lines if line["row"] == row} for row in (ours, other))
     draws = [seed for seed in one if seed in two]
-    if draws:
-        means = [float(np.mean([errors[seed] for seed in draws])) for errors in (one, two)]
-        won = sum(one[seed] < two[seed] for seed in draws)
-        told = f"{means[0]:.4f}, less in {won} of {len(draws)} draws"
-        yield Check(f"{scenario}: {ours} errs less than {other}", f"below {means[1]:.4f}", told, means[0] < means[1])
+    return Paired(*(np.array([errors[seed] for seed in draws]) for errors in (one, two))) if draws else None
+
+
+def _below(found: Found, scenario: str, ours: str, other: str) -> Iterator[Check]:
+    """Check that one method errs less than another, and say by how much over the draws."""
+    both = paired(found, scenario, ours, other)
+    if both is not None:
+        one, two = both.ours.mean(), both.other.mean()
+        told = f"{one:.4f}, difference {both.told()}"
+        yield Check(f"{scenario}: {ours} errs less than {other}", f"below {two:.4f}", told, bool(one < two))
 
 
 def _content(found: Found) -> Iterator[Check]:
@@ -139,7 +179,8 @@ def _content(found: Found) -> Iterator[Check]:
 
 
 def figures(found: Found) -> None:
-    """Draw pairs of movies and, of several draws, their errors; write ``explanation.md``."""
+    """Draw pairs of movies and, of several draws, their errors; write ``differences.md`` and ``explanation.md``."""
+    write_text(found.folder / "differences.md", _differences(found))
     shown: dict[str, Map] = {}
     for cell in (cell for cell in found.cells if cell.table == "content"):
         pairs = arrays_of(cell, found.folder)["pairs"]
@@ -155,7 +196,8 @@ def figures(found: Found) -> None:
 
 def _errors(found: Found, scenario: str) -> dict[str, Any]:
     """Give method → draw → error, without the means that are not shrunken."""
-    lines = [line for line in found.lines if line["column"] == scenario and "c = 1" not in line["row"]]
+    lines = [line for line in found.lines if (line["table"], line["column"]) == ("ratings", scenario)]
+    lines = [line for line in lines if "c = 1" not in line["row"]]
     rows = dict.fromkeys(line["row"] for line in lines)
     return {
         row: {float(line["seed"]): (line["values"]["rmse"], 0.0) for line in lines if line["row"] == row}
@@ -163,13 +205,23 @@ def _errors(found: Found, scenario: str) -> dict[str, Any]:
     }
 
 
+def _differences(found: Found) -> str:
+    """Write by how much errors of two methods differ over the same draws."""
+    rows = [["held out", "errs", "than", "difference"]]
+    for scenario, ours, other in COMPARED:
+        both = paired(found, scenario, ours, other)
+        if both is not None:
+            rows.append([scenario, f"{ours}: {both.ours.mean():.4f}", f"{other}: {both.other.mean():.4f}", both.told()])
+    return f"Differences of root mean squared errors, draw by draw (population standard deviation)\n\n{markdown(rows)}"
+
+
 def _explanation(cell: Cell, found: Found) -> str:
     """Write which features speak for and against a movie."""
     arrays = arrays_of(cell, found.folder)
     ratings = read_ratings(cell.options["root"], cell.options["dataset"])
     movie = round(found.cell(cell.table, cell.row, cell.column, "movie") or 0)
-    used = np.asarray(ratings.of_movies.table.any(axis=0))
-    names = [*(name for name, there in zip(ratings.of_movies.names, used, strict=True) if there), "every movie"]
+    used = np.flatnonzero(ratings.of_movies.table.sum(axis=0)).tolist()
+    names = [*(ratings.of_movies.names[place] for place in used), "every movie"]
     users = [ratings.of_users.items[user] for user in arrays["users"]]
     order = np.argsort(-np.abs(arrays["contributions"]).max(axis=0))
     rows = [["feature", *(f"user {user}" for user in users)]]
