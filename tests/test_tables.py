@@ -138,7 +138,7 @@ def test_similarities_that_are_no_inner_products_are_learned(capsys):
         ("linear_nonlinear", 11, ("maps", "errors")),
         ("class_labels", 9, ("maps", "errors")),
         ("noisy_data", 6, ("errors",)),
-        ("basics", 12, ("digits", "s_curve")),
+        ("basics", 14, ("digits", "s_curve")),
         ("paper", 16, ("classes", "kernel", "signs", "digits")),
     ],
 )

@@ -51,12 +51,13 @@ def settings(dims: tuple[int, ...], strength: float) -> Settings:
 
 
 def planned(seeds: list[int], root: str | None) -> Iterator[Cell]:
-    """List the cells; without a root, of scikit-learn's digits."""
+    """List the cells; without a root, of scikit-learn's digits, and with hidden layers only."""
     data: Data = "mnist" if root else "digits, 1000 rows"
     for place in PLACES:
         yield Cell("class_spectrum", "eigenvalue", str(place), eigenvalue, {"data": data, "place": place, "root": root})
     chosen = settings(DIMS, 75.0) if root else settings(QUICK_DIMS, 10.0)
-    yield from listed("classes", data, chosen, seeds, root or "")
+    cells = listed("classes", data, chosen, seeds, root or "")
+    yield from (cell for cell in cells if root or not cell.row.endswith(LINEAR))
 
 
 def eigenvalue(data: Data, place: int, root: str | None, seed: int) -> dict[str, float]:

@@ -28,6 +28,8 @@ DIM = 10
 THEIRS: dict[str, Any] = {**RADIAL_HIDDEN, "lr": 0.0005}
 STRENGTHS, QUICK_STRENGTHS = (0, 1e-4, 1e-3, 0.01, 0.1, 0.5, 1), (0, 0.5)
 REFERENCES, QUICK_REFERENCES = (100, 250, 500, 750, 1000, 1500, 2500, 5000, 8000), (250,)
+OURS_UNKNOWN: dict[str, Any] = {**OWN_MOVING, "gram_penalty": 5.0}
+"""Ours where similarities are unknown: of few known ones a weaker Gram penalty does not set the scale."""
 UNKNOWN = (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 QUICK_UNKNOWN = (0.9,)
 SOME = 1500
@@ -72,7 +74,7 @@ def planned(seeds: list[int], root: str | None) -> Iterator[Cell]:
     for share in UNKNOWN if root else QUICK_UNKNOWN:
         yield Cell("unknown", FILLED, f"{share:g}", filled, {"data": data, "unknown": share, "root": root or ""})
         more = {**what, "references": min(SOME, count), "unknown": share}
-        yield from _encoders("unknown", f"{share:g}", more, {**OWN_MOVING, "hidden": hidden}, seeds)
+        yield from _encoders("unknown", f"{share:g}", more, {**OURS_UNKNOWN, "hidden": hidden}, seeds)
 
 
 def _encoders(table: str, column: str, what: dict[str, Any], own: dict[str, Any], seeds: list[int]) -> Iterator[Cell]:
