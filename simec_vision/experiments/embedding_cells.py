@@ -146,9 +146,8 @@ def predicted(
     """
     given = task(data, kernel, root)
     made = fitted(given, dim, options, seed, references)
-    embedding, held_out = (
-        None if part is None else made.transform(part) for part in (given.items.features, given.items.held_out)
-    )
+    embedding = made.transform(given.items.features)
+    held_out = None if given.items.held_out is None else made.transform(given.items.held_out)
     found = compared(given, embedding, held_out)
     found["predicted"] = match(embedding, given.target[:, :references], made.head_)["mse"]
     if held_out is not None and given.block is not None:

@@ -39,7 +39,7 @@ def paper(
         quick: Few cells of scikit-learn's digits, one seed, and not the original's recipe; it needs no data.
         out: Folder, new, empty or of the same experiment; default: runs/paper.
     """
-    chosen = parts or [*PARTS]
+    chosen: list[str] = [*parts] or [*PARTS]
     if not quick:
         mnist(root)  # here the user learns what is missing
     seeds = seeds[:1] if quick else seeds

@@ -58,7 +58,7 @@ TABLES = (WIDTH, LARGEST, *PENALTY, BLOCK, PREDICTED, NEW_PREDICTED, *FEWER, *LE
 def planned(seeds: list[int], root: str | None) -> Iterator[Cell]:
     """List the cells; without a root, of scikit-learn's digits."""
     data: Data = "mnist" if root else "digits, 1000 rows"
-    what = {"data": data, "kernel": "rbf", "dim": DIM, "root": root or ""}
+    what: dict[str, Any] = {"data": data, "kernel": "rbf", "dim": DIM, "root": root or ""}
     count, hidden = (8000, [1000]) if root else (1000, [100])
     yield Cell("kernel", "kernel", "training items", facts, {"data": data, "root": root or ""})
     for strength in STRENGTHS if root else QUICK_STRENGTHS:
