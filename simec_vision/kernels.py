@@ -5,6 +5,7 @@ Thin functions of numpy arrays over scikit-learn and scipy. The best head for th
 :func:`simec_vision.metrics.similarity_match` and :func:`simec_vision.metrics.embedding_match`.
 """
 
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -132,12 +133,36 @@ def geodesic(features: Any, neighbours: int = 10) -> NDArray:
     Raises:
         InputError: for fewer items than ``neighbours`` + 1.
     """
+    return geodesic_blocks(features, None, neighbours)[0]
+
+
+def geodesic_blocks(features: Any, new: Any = None, neighbours: int = 10) -> tuple[NDArray, NDArray | None]:
+    """Compare items as :func:`geodesic` does, and new items with them, by the same mean.
+
+    The shortest path from a new item goes through one of its nearest neighbours among the items, as isomap has it.
+
+    Args:
+        features: Shape ``(item, feature)``.
+        new: Features of new items, shape ``(new, feature)``.
+        neighbours: Nearest neighbours of each item.
+
+    Returns:
+        Shapes ``(item, item)`` and ``(new, item)``, or None in place of the second.
+
+    Raises:
+        InputError: for fewer items than ``neighbours`` + 1.
+    """
     from sklearn.manifold import Isomap
 
     if not 0 < neighbours < np.shape(features)[0]:
         raise InputError(f"Expected neighbours from 1 to below the number of items, got {neighbours}")
-    distances = Isomap(n_neighbors=neighbours, n_components=1).fit(features).dist_matrix_
-    return centre(-0.5 * np.asarray(distances, dtype=np.float64) ** 2)
+    graph = Isomap(n_neighbors=neighbours, n_components=1).fit(features)
+    ways = np.asarray(graph.dist_matrix_, dtype=np.float64)
+    if new is None:
+        return centre(-0.5 * ways**2), None
+    steps, nearest = graph.nbrs_.kneighbors(new)
+    longer = (step[:, None] + ways[one] for step, one in zip(steps.T, nearest.T, strict=True))
+    return centre_blocks(-0.5 * ways**2, -0.5 * reduce(np.minimum, longer) ** 2)
 
 
 def _eigh(similarity: ArrayLike) -> tuple[NDArray, NDArray]:

@@ -5,7 +5,15 @@ import pytest
 import torch
 
 from simec_vision import InputError, head_weight
-from simec_vision.kernels import centre, centre_blocks, eigen_factors, geodesic, simpson, split_by_sign
+from simec_vision.kernels import (
+    centre,
+    centre_blocks,
+    eigen_factors,
+    geodesic,
+    geodesic_blocks,
+    simpson,
+    split_by_sign,
+)
 
 D1 = """
 2.36 2.59 1.78 4.74 4.82 4.98 4.72 2.39 1.60 4.98 5.06 5.22 4.96 2.09
@@ -72,6 +80,19 @@ def test_a_curve_is_unrolled_by_geodesics():
     values, vectors = np.linalg.eigh(kernel)
     assert values[-1] / np.abs(values).sum() > 0.98  # a line
     assert abs(np.corrcoef(vectors[:, -1], angle)[0, 1]) > 0.999
+
+
+def test_new_items_join_the_curve_as_isomap_places_them():
+    from sklearn.datasets import make_s_curve
+    from sklearn.manifold import Isomap
+
+    points, new = make_s_curve(150, random_state=0)[0], make_s_curve(20, random_state=1)[0]
+    kernel, block = geodesic_blocks(points, points[5:9])
+    np.testing.assert_allclose(block, kernel[5:9], atol=1e-9)
+    values, vectors = np.linalg.eigh(kernel)
+    placed = geodesic_blocks(points, new)[1] @ vectors[:, :-3:-1] / np.sqrt(values[:-3:-1])
+    isomap = Isomap(n_neighbors=10, n_components=2, eigen_solver="dense").fit(points).transform(new)
+    np.testing.assert_allclose(np.abs(placed), np.abs(isomap), atol=1e-6)
 
 
 @pytest.mark.parametrize(

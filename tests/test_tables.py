@@ -9,12 +9,19 @@ import numpy as np
 import pytest
 
 from simec_vision.cli.main import main
+from simec_vision.experiments import basics, paper
 from simec_vision.experiments.cells import Cell, arrays_of, made
+from simec_vision.experiments.embedding_cells import eigen as eigen_cell
 from simec_vision.experiments.embedding_cells import left_out, match
 from simec_vision.experiments.figures import Map, draw_maps
 from simec_vision.experiments.newsgroups import frequent_pairs, joined, newsgroups, text_features
+from simec_vision.experiments.overlaps import by_sign, decomposed, overlaps
+from simec_vision.experiments.paper_kernel import filled
+from simec_vision.experiments.paper_signs import decomposed_signs, scaled
+from simec_vision.experiments.results import original
 from simec_vision.experiments.table_report import Found, Table, exactly, reached
 from simec_vision.items import InputError
+from simec_vision.kernels import eigen_factors
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("own_folder")]
 TABLE = Table("squares", "square", "Squares", "number", 1)
@@ -131,6 +138,8 @@ def test_similarities_that_are_no_inner_products_are_learned(capsys):
         ("linear_nonlinear", 11, ("maps", "errors")),
         ("class_labels", 9, ("maps", "errors")),
         ("noisy_data", 6, ("errors",)),
+        ("basics", 14, ("digits", "s_curve")),
+        ("paper", 16, ("classes", "kernel", "signs", "digits")),
     ],
 )
 def test_experiments_on_arrays_are_what_the_original_claimed(name, checks, pictures):
@@ -145,6 +154,58 @@ def test_experiments_on_arrays_are_what_the_original_claimed(name, checks, pictu
 def test_newsgroups_that_are_not_there_are_named(name, capsys):
     assert main("experiment", [name, "--parts", "[newsgroups]", "--root", "nowhere"]) == 2
     assert "20news-bydate-train" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["basics", "paper"])
+def test_mnist_that_is_not_there_is_named(name, capsys):
+    assert main("experiment", [name, "--root", "nowhere"]) == 2
+    assert "torchvision.datasets.MNIST" in capsys.readouterr().err
+    assert not Path("runs", name, "cells.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "cells"),
+    [
+        ("basics", basics.planned(["mnist", "s_curve", "newsgroups"], [0], "", False)),
+        ("paper", (cell for part in paper.PARTS.values() for cell in part.planned([0], "data"))),
+    ],
+)
+def test_every_number_of_the_original_has_its_cell(name, cells):
+    known = {(cell.table, cell.row, cell.column) for cell in cells}
+    given = [
+        (table, row, column)
+        for table, values in original(name)["tables"].items()
+        for rows in values.values()
+        for row, columns in rows.items()
+        for column in columns
+    ]
+    assert set(given) <= known
+    assert len(given) > 50
+
+
+def test_eigenvectors_of_each_sign_are_the_best_of_their_length():
+    for name, part in scaled(None, 0).items():
+        values, vectors = np.linalg.eigh(part)
+        best = (vectors[:, -10:] * values[-10:]) @ vectors[:, -10:].T
+        assert decomposed_signs(10, None, 0, 0)[f"{name}_inner"] == pytest.approx(np.mean((part - best) ** 2))
+    one, two = by_sign(None)
+    assert one - two == pytest.approx(overlaps(None).similarity)
+
+
+def test_signed_eigenvectors_are_the_nearest_of_their_rank_also_to_held_out_digits():
+    given = overlaps(None)
+    embedding, head = eigen_factors(given.similarity, 6)
+    found = decomposed(6, None, True, 0)
+    assert found["train"] == pytest.approx(np.mean((embedding @ head.T - given.similarity) ** 2))
+    projected = np.linalg.lstsq(head, given.block.T, rcond=None)[0]
+    assert found["test"] == pytest.approx(np.mean((head @ projected - given.block.T) ** 2))
+
+
+def test_eigenvectors_suffer_from_what_is_unknown():
+    data = {"data": "digits, 1000 rows", "root": "", "seed": 0}
+    best = eigen_cell(kernel="rbf", dim=10, **data)["mse"]
+    assert filled(unknown=0, **data)["mse"] == pytest.approx(best)
+    assert best < filled(unknown=0.2, **data)["mse"] < filled(unknown=0.9, **data)["mse"]
 
 
 def test_posts_are_counted():

@@ -24,6 +24,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "experiment list": {},
     "experiment few_labels": {"trainer.enable_progress_bar": False, "trainer.check_val_every_n_epoch": None},
     "experiment matrix_factorization": {},
+    "experiment basics": {},
+    "experiment paper": {},
     "experiment flowerpots": {},
     "experiment nonmetric": {},
     "experiment manifold": {},
@@ -55,6 +57,8 @@ FUNCTIONS = {
     "experiment list": ("experiments.listing", "list_experiments"),
     "experiment few_labels": ("experiments.few_labels", "few_labels"),
     "experiment matrix_factorization": ("experiments.matrix_factorization", "matrix_factorization"),
+    "experiment basics": ("experiments.basics", "basics"),
+    "experiment paper": ("experiments.paper", "paper"),
     "experiment flowerpots": ("experiments.flowerpots", "flowerpots"),
     "experiment nonmetric": ("experiments.nonmetric", "nonmetric"),
     "experiment manifold": ("experiments.manifold", "manifold"),
@@ -71,8 +75,8 @@ TASKS = {
     "pretrain": ("", "autoencoder"),
     "evaluate": ("explanations", "trap", "embedding", "line"),
     "experiment": (
-        "list", "few_labels", "transfer_tasks", "matrix_factorization", "flowerpots", "linear_nonlinear", "nonmetric",
-        "class_labels", "noisy_data", "manifold", "link_prediction", "recommender",
+        "list", "few_labels", "transfer_tasks", "basics", "paper", "matrix_factorization", "flowerpots",
+        "linear_nonlinear", "nonmetric", "class_labels", "noisy_data", "manifold", "link_prediction", "recommender",
     ),
     "benchmark": ("pretraining", "references", "images", "processes", "explanation", "loading", "estimator"),
 }  # fmt: skip

@@ -126,6 +126,36 @@ def encoded(
     return compared(given, made.transform(given.items.features), held_out)
 
 
+def predicted(
+    data: Data, kernel: Kernel, dim: int, options: Mapping[str, Any], root: str, seed: int, references: int = 1000
+) -> dict[str, Any]:
+    """Measure an encoder as :func:`encoded` does, and the similarities that it predicts.
+
+    Args:
+        data: What is embedded.
+        kernel: By which similarities.
+        dim: Length of an embedding.
+        options: Of the estimator.
+        root: Folder of files.
+        seed: Of training.
+        references: The first items, similarities to which are learned.
+
+    Returns:
+        The same, and ``predicted``, the error of similarities to the references. Where those of held-out items to the
+        others are known, also ``held_out_predicted`` and ``block``, the error of inner products with all items.
+    """
+    given = task(data, kernel, root)
+    made = fitted(given, dim, options, seed, references)
+    embedding = made.transform(given.items.features)
+    held_out = None if given.items.held_out is None else made.transform(given.items.held_out)
+    found = compared(given, embedding, held_out)
+    found["predicted"] = match(embedding, given.target[:, :references], made.head_)["mse"]
+    if held_out is not None and given.block is not None:
+        found["held_out_predicted"] = match(held_out, given.block[:, :references], made.head_)["mse"]
+        found["block"] = match(held_out, given.block, embedding)["mse"]
+    return found
+
+
 def fitted(given: Task, dim: int, options: Mapping[str, Any], seed: int, references: int, unknown: float = 0.0) -> Any:
     """Fit an encoder to similarities to the first items, some of them unknown."""
     from simec_vision.estimator import SimilarityEncoder

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from simec_vision.experiments.cells import Cell, arrays_of
 from simec_vision.experiments.embedding_cells import curves
 from simec_vision.experiments.figures import Map, draw_curves, draw_maps
+from simec_vision.experiments.overlaps import HIDDEN, L2, by_sign, decomposed, eigen, encoded_digits, overlaps
 from simec_vision.experiments.results import Check, error
-from simec_vision.experiments.sources import digits, documents, drawn, mnist, term_counts
+from simec_vision.experiments.sources import documents, mnist, term_counts
 from simec_vision.experiments.table_report import Found, Table, exactly, reached, run_experiment
 from simec_vision.items import InputError, nearest
-from simec_vision.kernels import centre, centre_blocks, eigen_factors, simpson, split_by_sign
+from simec_vision.kernels import centre, eigen_factors
 
 FIRST = """2.36 2.59 1.78 4.74 4.82 4.98 4.72 2.39 1.60 4.98 5.06 5.22 4.96 2.09
 5.29 5.37 5.53 5.27 5.08 5.16 5.32 5.06 1.20 1.82 1.62 2.98 1.78 2.02"""
@@ -36,9 +37,6 @@ astronaut atmosphere solar years future missions additional scientists safety na
 internet crew engineers field air software work satellite environment control hubble"""
 
 DIMS, QUICK_DIMS = (2, 4, 6, 10, 15, 25, 50, 100), (2, 6, 10)
-HIDDEN = 200
-L2: dict[str, Any] = {"l2_hidden": 1e-7, "l2_embedding": 1e-4, "l2_head": 1e-7}
-"""The original's settings for the digits."""
 
 SPECTRA = {
     "points": (1, 2, 3, 4, 5, 6, 7, 8),
@@ -158,30 +156,6 @@ def points() -> NDArray[np.float64]:
 
 
 @cache
-def inked(root: str | None) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
-    """Give images of 0 and 7 less their mean, their ink as 0 and 1, and classes; the last 4 of 5 are for training."""
-    images, classes = digits() if root is None else mnist(root)
-    chosen = np.isin(classes, (0, 7))
-    images, classes = images[chosen], classes[chosen]
-    if root is None:
-        images = images - images.min(axis=0)
-    images, classes = drawn((images, classes), 5000)
-    ink = images >= 0.5 if root else images >= images.mean()
-    return images, ink.astype(np.float64), classes
-
-
-@cache
-def overlaps(root: str | None) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Give how digits overlap, centred: of the training digits, of held-out digits to these, and |eigenvalues|."""
-    _, ink, _ = inked(root)
-    held = len(ink) // 5
-    similarity, block = centre_blocks(simpson(ink[held:]), simpson(ink[:held], ink[held:]))
-    one, two = split_by_sign(similarity)
-    assert block is not None
-    return similarity, block, one + two
-
-
-@cache
 def words(root: str) -> tuple[NDArray[np.float64], NDArray[np.float64], list[str]]:
     """Give the words' counts ``(word, document)``, their similarities ``(word, word)``, and the words.
 
@@ -201,7 +175,7 @@ def words(root: str) -> tuple[NDArray[np.float64], NDArray[np.float64], list[str
 @cache
 def spectrum(of: str, root: str | None) -> NDArray[np.float64]:
     """Give the eigenvalues of a similarity, the largest first."""
-    matrix = points() if of == "points" else overlaps(root)[0] if of == "digits" else words(str(root))[1]
+    matrix = points() if of == "points" else overlaps(root).similarity if of == "digits" else words(str(root))[1]
     values: NDArray[np.float64] = np.linalg.eigvalsh(matrix).astype(np.float64)
     return values[::-1]
 
@@ -238,49 +212,14 @@ def encoded_points(stacked: bool, original: bool, seed: int) -> dict[str, Any]:
     return {"mse": error(made.predict(np.eye(8)), target), "mates": mates(embedding), "embedding": embedding}
 
 
-def decomposed(dim: int, root: str | None, signed: bool, seed: int) -> dict[str, float]:
-    """Measure eigenvectors: the largest with their inner products, or those largest by |λ| with their signs."""
-    similarity = overlaps(root)[0]
-    values, vectors = eigen(root)
-    order = np.argsort(-np.abs(values) if signed else -values, kind="stable")[:dim]
-    weights = values[order] if signed else np.abs(values[order])
-    return {"train": error((vectors[:, order] * weights) @ vectors[:, order].T, similarity)}
-
-
-@cache
-def eigen(root: str | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Give eigenvalues and eigenvectors of the digits' similarities."""
-    return np.linalg.eigh(overlaps(root)[0])
-
-
-def encoded_digits(dim: int, root: str | None, original: bool, seed: int) -> dict[str, float]:
-    """Measure predicted similarities to all training digits, of these and of held-out ones."""
-    from simec_vision.estimator import SimilarityEncoder
-
-    similarity, block, _ = overlaps(root)
-    images, _, _ = inked(root)
-    held = len(images) // 5
-    features = images - images[held:].mean(axis=0)
-    options: dict[str, Any] = {"gram_penalty": 0.0, "epochs": 25 if root else 100}
-    if original:
-        options = {"recipe": "keras", "lr": 8e-4, "epochs": 25, **L2}
-    made = SimilarityEncoder(dim, hidden=[HIDDEN], seed=seed, **options).fit(features[held:], similarity)
-    return {
-        "train": error(made.predict(features[held:]), similarity),
-        "test": error(made.predict(features[:held]), block),
-    }
-
-
 def embedded_digits(root: str | None, ridge: bool, seed: int) -> dict[str, Any]:
     """Measure ten dimensions whose inner products shall be the similarities without signs, S1 + S2."""
     from sklearn.linear_model import Ridge
 
     from simec_vision.estimator import SimilarityEncoder
 
-    similarity, _, unsigned = overlaps(root)
-    images, _, classes = inked(root)
-    held = len(images) // 5
-    features = images[held:] - images[held:].mean(axis=0)
+    given, (one, two) = overlaps(root), by_sign(root)
+    features, unsigned = given.features, one + two
     if ridge:
         values, vectors = eigen(root)
         order = np.argsort(-np.abs(values), kind="stable")[:10]
@@ -292,8 +231,8 @@ def embedded_digits(root: str | None, ridge: bool, seed: int) -> dict[str, Any]:
             10, hidden=[HIDDEN], recipe="keras", lr=8e-4, epochs=25 if root else 300, gram_penalty=0.5, seed=seed, **L2
         )
         gram = unsigned[:count, :count]
-        embedding = made.fit(features, similarity[:, :count], gram=gram).transform(features)
-    return {"mse": error(embedding @ embedding.T, unsigned), "embedding": embedding, "classes": classes[held:]}
+        embedding = made.fit(features, given.similarity[:, :count], gram=gram).transform(features)
+    return {"mse": error(embedding @ embedding.T, unsigned), "embedding": embedding, "classes": given.classes}
 
 
 def encoded_words(root: str, original: bool, seed: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the experiments on arrays embed: circles, digits, MNIST, newsgroups, by kernels, geodesics or classes."""
+"""What the experiments on arrays embed: circles, a surface, digits, MNIST, newsgroups, by kernels, ways or classes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,9 +8,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from simec_vision.experiments.manifold_data import surface
 from simec_vision.experiments.sources import digits, drawn, mnist
 
-Data = Literal["circles", "digits", "digits, 1000 rows", "mnist", "newsgroups"]
+Data = Literal["circles", "digits", "digits, 1000 rows", "mnist", "newsgroups", "S-curve", "S-curve, 400 points"]
 Kernel = Literal["linear", "rbf", "geodesic", "classes"]
 WIDTHS = {"mnist": 0.5}
 """Data → γ of the radial kernel times the squared median distance; 1 for others, as in the original."""
@@ -24,15 +25,15 @@ class Items:
 
     Args:
         features: Shape ``(item, feature)``, dense or sparse.
-        classes: Shape ``(item,)``.
+        classes: Shape ``(item,)``; of points on a surface, where they are along it.
         held_out: Features of new items; None where there are none.
         held_out_classes: Their classes.
     """
 
     features: Any
-    classes: NDArray[np.int64]
+    classes: NDArray[Any]
     held_out: Any = None
-    held_out_classes: NDArray[np.int64] | None = None
+    held_out_classes: NDArray[Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,14 @@ class Task:
         target: Similarities, shape ``(item, item)``.
         held_out_target: The same of held-out items, centred by themselves as in the original.
         eigenvectors: Gives the best embedding of a length, of the items and of those held out where it knows them.
+        block: Similarities of held-out items to the items, centred by the items' mean; None where they are not kept.
     """
 
     items: Items
     target: NDArray[np.float64]
     held_out_target: NDArray[np.float64] | None
     eigenvectors: Callable[[int], tuple[NDArray[np.float64], NDArray[np.float64] | None]]
+    block: NDArray[np.float64] | None = None
 
 
 @cache
@@ -71,6 +74,9 @@ def items(data: Data, root: str) -> Items:
         from simec_vision.experiments.newsgroups import newsgroups
 
         return Items(*newsgroups(root))
+    if data in ("S-curve", "S-curve, 400 points"):
+        count = 3000 if data == "S-curve" else 400
+        return Items(*surface("S-curve", count), *surface("S-curve", count // 3, new=True))
     features, classes = digits()
     if data == "digits":
         return Items(features, classes)
@@ -106,10 +112,10 @@ def task(data: Data, kernel: Kernel, root: str) -> Task:
         return by_features(given, *one_hot(given))
     if kernel == "rbf":
         return radial(given, WIDTHS.get(data, 1.0))
-    from simec_vision.kernels import geodesic
+    from simec_vision.kernels import geodesic_blocks
 
-    target = geodesic(given.features)
-    return Task(given, target, None, _spectral(target, None))
+    target, block = geodesic_blocks(given.features, given.held_out)
+    return Task(given, target, None, _spectral(target, block))
 
 
 def one_hot(given: Items) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
@@ -156,7 +162,7 @@ def radial(given: Items, width: float) -> Task:
 
     kernels, new = radial_kernels(given, width)
     target, block = centre_blocks(*kernels)
-    return Task(given, target, None if new is None else centre(new), _spectral(target, block))
+    return Task(given, target, None if new is None else centre(new), _spectral(target, block), block)
 
 
 def median_distance(given: Items) -> float:
