@@ -18,7 +18,7 @@ from simec_vision.experiments.newsgroups import frequent_pairs, joined, newsgrou
 from simec_vision.experiments.overlaps import by_sign, decomposed, overlaps
 from simec_vision.experiments.paper_kernel import filled
 from simec_vision.experiments.paper_signs import decomposed_signs, scaled
-from simec_vision.experiments.results import original
+from simec_vision.experiments.results import Printed, original
 from simec_vision.experiments.table_report import Found, Table, exactly, reached
 from simec_vision.items import InputError
 from simec_vision.kernels import eigen_factors
@@ -79,6 +79,52 @@ def test_numbers_are_compared_with_the_originals():
     assert [check.ok for check in reached(found, TABLE, ["ours"], 0.0, more=True)] == [True]
 
 
+def judged(ours, theirs, **how):
+    """Check deterministic numbers of one row against text as the original printed it."""
+    lines = [
+        {"table": "squares", "row": "ours", "column": column, "seed": 0, "values": {"square": value}}
+        for column, value in ours.items()
+    ]
+    known = {column: Printed(text) for column, text in theirs.items()}
+    found = Found(lines, {"squares": {"square": {"ours": known}}}, Path(), [])
+    return list(exactly(found, TABLE, ["ours"], **how))
+
+
+def test_every_column_is_judged_by_its_own_digits():
+    theirs = {"2": "14.645", "3": "1739.17", "4": "0.0000022"}
+    ours = {"2": 14.6454, "3": 1739.1749, "4": 2.24e-6}
+    (check,) = judged(ours, theirs)
+    assert check.ok
+    for wrong, told in (({"2": 14.647}, "14.647 against 14.645 (2)"), ({"4": 2.3e-6}, "against 0.0000022 (4)")):
+        (check,) = judged({**ours, **wrong}, theirs)
+        assert not check.ok
+        assert told in check.measured
+    (check,) = judged({**ours, "3": math.nan}, theirs)
+    assert not check.ok
+    assert "nan against 1739.17 (3)" in check.measured
+
+
+def test_a_large_gap_that_is_fine_hides_no_small_one_that_is_not():
+    (check,) = judged({"2": 100.9, "3": 1.02}, {"2": "100.0", "3": "1.000"}, share=0.01)
+    assert not check.ok
+    assert "1.020 against 1.000 (3)" in check.measured
+    assert [check.ok for check in judged({"2": 100.9, "3": 1.009}, {"2": "100.0", "3": "1.000"}, share=0.01)] == [True]
+
+
+def test_columns_that_may_be_farther_off_are_judged_on_their_own():
+    shown, rough = judged({"2": 1.0005, "3": 109.0}, {"2": "1.000", "3": "100.0"}, others={"3": 0.1, "4": 0.2})
+    assert (shown.ok, rough.ok) == (True, True)
+    assert ("to the digits shown" in shown.claim, "up to 10 %" in rough.claim) == (True, True)
+    shown, rough = judged({"2": 1.002, "3": 111.0}, {"2": "1.000", "3": "100.0"}, others={"3": 0.1})
+    assert (shown.ok, rough.ok) == (False, False)
+
+
+def test_numbers_of_the_original_keep_the_digits_they_were_printed_with():
+    known = original("noisy_data")["tables"]["white"]["mse"]["kernel PCA"]
+    assert [(number, number.digits) for number in (known["2.5"], known["7.5"])] == [(36.68, 3), (602.6, 2)]
+    assert [Printed(text).digits for text in ("3.4e-05", "0.000000", "1e3")] == [6, 6, 0]
+
+
 def test_maps_are_drawn():
     points = np.random.default_rng(0).normal(size=(40, 2))
     faint = np.arange(40) > 30
@@ -135,7 +181,7 @@ def test_similarities_that_are_no_inner_products_are_learned(capsys):
 @pytest.mark.parametrize(
     ("name", "checks", "pictures"),
     [
-        ("linear_nonlinear", 11, ("maps", "errors")),
+        ("linear_nonlinear", 14, ("maps", "errors")),
         ("class_labels", 9, ("maps", "errors")),
         ("noisy_data", 6, ("errors",)),
         ("basics", 14, ("digits", "s_curve")),

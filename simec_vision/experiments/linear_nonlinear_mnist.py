@@ -40,13 +40,17 @@ def _tables(name: str, title: str, columns: str, digits: int) -> tuple[Table, Ta
 
 
 SWEEP = _tables("mnist_linear", "MNIST, linear kernel", "embedding", 4)
-ALIKE = Table("mnist_linear", "distance", "MNIST, linear kernel: r² of distances", "embedding", 3)
+ALIKE = tuple(
+    Table(f"mnist_{kernel}", f"{prefix}distance", f"MNIST, {words} kernel: r² of distances{where}", "embedding", 3)
+    for kernel, words in (("linear", "linear"), ("rbf", "radial"))
+    for prefix, where in (("", ""), ("held_out_", ", held out"))
+)
 FEWER = _tables("mnist_references", "MNIST, linear kernel, 10 dimensions", "references", 4)
 LEFT_OUT = _tables("mnist_unknown", "MNIST, linear kernel, 10 dimensions", "share unknown", 4)
 RBF = _tables("mnist_rbf", "MNIST, radial kernel", "embedding", 6)
 RBF_LEFT_OUT = _tables("mnist_rbf_unknown", "MNIST, radial kernel, 10 dimensions", "share unknown", 6)
-TABLES = (*SWEEP, ALIKE, *FEWER, *LEFT_OUT, *RBF, *RBF_LEFT_OUT)
 DRAWN = (*SWEEP, *FEWER, *LEFT_OUT, *RBF, *RBF_LEFT_OUT)
+TABLES = (*DRAWN, *ALIKE)
 
 
 def planned(seeds: list[int], root: str) -> Iterator[Cell]:

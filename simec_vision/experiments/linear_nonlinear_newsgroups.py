@@ -25,7 +25,12 @@ SWEEP = _tables("newsgroups_linear", "Newsgroups", "embedding")
 FEWER = _tables("newsgroups_references", "Newsgroups, 10 dimensions", "references")
 LEFT_OUT = _tables("newsgroups_unknown", "Newsgroups, 10 dimensions", "share unknown")
 DRAWN = (*SWEEP, *FEWER, *LEFT_OUT)
-TABLES = (*DRAWN, Table("newsgroups_linear", "distance", "Newsgroups: r² of distances", "embedding", 3))
+TABLES = (
+    *DRAWN,
+    Table("newsgroups_linear", "distance", "Newsgroups: r² of distances", "embedding", 3),
+    Table("newsgroups_linear", "held_out_distance", "Newsgroups: r² of distances, held out", "embedding", 3),
+    Table("newsgroups_references", "distance", "Newsgroups, 10 dimensions: r² of distances", "references", 3),
+)
 
 
 def planned(seeds: list[int], root: str) -> Iterator[Cell]:

@@ -4,6 +4,7 @@ import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from importlib.resources import files
 from pathlib import Path
 from statistics import fmean, pstdev
@@ -29,9 +30,22 @@ def means(lines: Sequence[Mapping[str, Any]], row: str, column: str, value: str,
     }
 
 
+class Printed(float):
+    """A number as it was printed, with ``digits`` after the point, zeros at the end included."""
+
+    digits: int
+
+    def __new__(cls, text: str) -> "Printed":
+        """Read it."""
+        number = super().__new__(cls, text)
+        number.digits = max(0, -int(Decimal(text).as_tuple().exponent))
+        return number
+
+
 def original(name: str) -> dict[str, Any]:
-    """Read numbers of the original that come with this package."""
-    return json.loads((files("simec_vision.experiments") / "original" / f"{name}.json").read_text())
+    """Read numbers of the original that come with this package; those with a point as :class:`Printed`."""
+    text = (files("simec_vision.experiments") / "original" / f"{name}.json").read_text()
+    return json.loads(text, parse_float=Printed)
 
 
 def original_means(labels: Sequence[int], table: Mapping[str, Mapping[str, Sequence[float]]]) -> Means:

@@ -1,9 +1,11 @@
 """What an experiment of tables found: tables beside the original's numbers, checks of its claims, figures."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, pstdev
+from types import MappingProxyType
 from typing import Any
 
 from simec_vision.cli.runs import write_text
@@ -58,7 +60,7 @@ class Found:
             if line["table"] == table and value in line["values"]:
                 groups.setdefault(line["row"], {}).setdefault(line["column"], []).append(line["values"][value])
         return {
-            row: {column: (fmean(values), pstdev(values)) for column, values in columns.items()}
+            row: {column: (fmean(values), _spread(values)) for column, values in columns.items()}
             for row, columns in groups.items()
         }
 
@@ -70,6 +72,10 @@ class Found:
         """Give the mean of one cell, or None where it was not made."""
         found = self.grid(table, value).get(row, {}).get(column)
         return None if found is None else found[0]
+
+
+def _spread(values: Sequence[float]) -> float:
+    return pstdev(values) if all(map(math.isfinite, values)) else math.nan
 
 
 def run_experiment(
@@ -126,7 +132,7 @@ def _shown(table: Table, found: Found) -> str:
         rows.append([name, *(_number(cells.get(column), table.digits) for column in columns)])
         if name in theirs:
             known = theirs[name]
-            rows.append(["  original", *(f"{known[c]:.{table.digits}f}" if c in known else "" for c in columns)])
+            rows.append(["  original", *(_printed(known.get(column), table) for column in columns)])
     return f"{table.title}\n\n{markdown(rows)}" if ours else ""
 
 
@@ -136,20 +142,51 @@ def _number(value: tuple[float, float] | None, digits: int) -> str:
     return f"{value[0]:.{digits}f}" + (f" ± {value[1]:.{digits}f}" if value[1] else "")
 
 
-def exactly(found: Found, table: Table, rows: Sequence[str], share: float = 0.0) -> Iterator[Check]:
-    """Check, a row each, that deterministic numbers are the original's to the digits that it shows.
+def _printed(number: float | None, table: Table) -> str:
+    """Write a number of the original with the digits that it has there, as far as the table shows them."""
+    return "" if number is None else f"{number:.{min(table.digits, _digits(number, table))}f}"
+
+
+def _digits(number: float, table: Table) -> int:
+    return getattr(number, "digits", table.digits)
+
+
+UNIT = 0.6
+"""Of the last digit that the original shows: how far off a number that involves no chance may be. Half a unit is lost
+by rounding; the rest is for sums in another order."""
+
+
+def exactly(
+    found: Found,
+    table: Table,
+    rows: Sequence[str],
+    share: float = 0.0,
+    others: Mapping[str, float] = MappingProxyType({}),
+) -> Iterator[Check]:
+    """Check, a row each, that deterministic numbers are the original's, each to the digits that it was printed with.
 
     Args:
         found: What came out.
-        table: Of which table, with the digits that the original shows.
+        table: Of which table; its digits stand for those of whole numbers.
         rows: Which rows.
         share: How far off relative to the number is fine beside that.
+        others: Columns → another share; such columns are judged on their own.
     """
-    for row, column, ours, theirs in _worst(found, table, rows, lambda ours, theirs: abs(ours - theirs)):
-        near = 0.5000001 * 10**-table.digits + share * abs(theirs)
-        told = f"{ours:.{table.digits}f} against {theirs:.{table.digits}f} ({column})"
-        claim = f"{table.title}: {row} is the original's number to the digits shown"
-        yield Check(claim, f"at most {near:.2g} apart", f"worst {told}", abs(ours - theirs) <= near)
+    columns = found.original(table.name, table.value)
+    for part in dict.fromkeys((share, *others.values())):
+        judged = {column for row in rows for column in columns.get(row, {}) if others.get(column, share) == part}
+        yield from _near(found, table, rows, part, judged)
+
+
+def _near(found: Found, table: Table, rows: Sequence[str], share: float, judged: Container[str]) -> Iterator[Check]:
+    def fine(theirs: float) -> float:
+        return UNIT * 10.0 ** -_digits(theirs, table) + share * abs(theirs)
+
+    for row, column, ours, theirs in _worst(found, table, rows, lambda a, b: abs(a - b) / fine(b), judged):
+        digits, how = _digits(theirs, table), f"up to {100 * share:g} %" if share else "to the digits shown"
+        told = f"worst {ours:.{digits}f} against {theirs:.{digits}f} ({column})"
+        claim = f"{table.title}: {row} is the original's number {how}"
+        yield Check(claim, f"at most {fine(theirs):.2g} apart", told, abs(ours - theirs) <= fine(theirs))
 
 
 def reached(found: Found, table: Table, rows: Sequence[str], share: float = 0.1, more: bool = False) -> Iterator[Check]:
@@ -172,11 +209,24 @@ def reached(found: Found, table: Table, rows: Sequence[str], share: float = 0.1,
 
 
 def _worst(
-    found: Found, table: Table, rows: Sequence[str], gap: Callable[[float, float], float]
+    found: Found,
+    table: Table,
+    rows: Sequence[str],
+    gap: Callable[[float, float], float],
+    judged: Container[str] | None = None,
 ) -> Iterator[tuple[str, str, float, float]]:
-    """Give of each row the column where ours is farthest off, with ours and the original's number."""
+    """Give of each row the column where ours is farthest off, or not a number, with ours and the original's number.
+
+    Args:
+        found: What came out.
+        table: Of which table.
+        rows: Which rows.
+        gap: Says how far ours is from the original's, in units of what is fine, so that no column hides another.
+        judged: Which columns; default: all.
+    """
     ours, theirs = found.grid(table.name, table.value), found.original(table.name, table.value)
     for row in rows:
-        both = [(c, ours[row][c][0], theirs[row][c]) for c in theirs.get(row, {}) if c in ours.get(row, {})]
+        columns = [c for c in theirs.get(row, {}) if c in ours.get(row, {}) and (judged is None or c in judged)]
+        both = [(column, ours[row][column][0], theirs[row][column]) for column in columns]
         if both:
-            yield (row, *max(both, key=lambda each: gap(each[1], each[2])))
+            yield (row, *max(both, key=lambda each: (math.isnan(each[1]), gap(each[1], each[2]))))
