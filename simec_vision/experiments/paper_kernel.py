@@ -59,22 +59,22 @@ def planned(seeds: list[int], root: str | None) -> Iterator[Cell]:
     """List the cells; without a root, of scikit-learn's digits."""
     data: Data = "mnist" if root else "digits, 1000 rows"
     what: dict[str, Any] = {"data": data, "kernel": "rbf", "dim": DIM, "root": root or ""}
-    count, hidden = (8000, [1000]) if root else (1000, [100])
+    own: dict[str, Any]
+    count, own = (8000, {"hidden": [1000]}) if root else (1000, {"hidden": [100], "epochs": 15})
     yield Cell("kernel", "kernel", "training items", facts, {"data": data, "root": root or ""})
     for strength in STRENGTHS if root else QUICK_STRENGTHS:
         for row, options in ((OURS, OWN_MOVING), (ORIGINAL, THEIRS)):
-            own = {**options, "hidden": hidden, "gram_penalty": strength}
             for seed in seeds:
-                more = {**what, "options": own, "references": count}
+                more = {**what, "options": {**options, **own, "gram_penalty": strength}, "references": count}
                 yield Cell("strengths", row, f"{strength:g}", predicted, more, seed)
     yield Cell("references", BEST, str(count), eigen, what)
     for references in REFERENCES if root else QUICK_REFERENCES:
         more = {**what, "references": references}
-        yield from _encoders("references", str(references), more, {**OWN, "hidden": hidden}, seeds)
+        yield from _encoders("references", str(references), more, {**OWN, **own}, seeds)
     for share in UNKNOWN if root else QUICK_UNKNOWN:
         yield Cell("unknown", FILLED, f"{share:g}", filled, {"data": data, "unknown": share, "root": root or ""})
         more = {**what, "references": min(SOME, count), "unknown": share}
-        yield from _encoders("unknown", f"{share:g}", more, {**OURS_UNKNOWN, "hidden": hidden}, seeds)
+        yield from _encoders("unknown", f"{share:g}", more, {**OURS_UNKNOWN, **own}, seeds)
 
 
 def _encoders(table: str, column: str, what: dict[str, Any], own: dict[str, Any], seeds: list[int]) -> Iterator[Cell]:

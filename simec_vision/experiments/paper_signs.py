@@ -93,7 +93,7 @@ def encoded_signs(dim: int, learned: str, root: str | None, more: int, original:
 
     given, signs = overlaps(root, more), scaled(root, more)
     target = {**signs, SUM: signs[FIRST] + signs[SECOND], BOTH: np.stack([*signs.values()], axis=2)}[learned]
-    epochs = 25 if root else 100
+    epochs = 25 if root else 60
     options: dict[str, Any] = {"gram_penalty": 1.0, "epochs": epochs}
     if learned == BOTH:  # no start by eigenvectors does for both heads, so that it takes longer
         options = {"gram_penalty": 0.0, "epochs": 3 * epochs}
