@@ -20,6 +20,7 @@ from simec_vision.experiments.embedding_cells import (
     compared,
     curves,
     digit_map,
+    error_tables,
     fitted,
 )
 from simec_vision.experiments.figures import draw_curves, draw_maps
@@ -40,8 +41,7 @@ HONEST, WITH_HIDDEN = "SimEc, rows 0 to 999", "SimEc, 100 hidden"
 QUICK = {("digits", ALL), ("digits", SOME), ("digits_epochs", "25")}
 
 ACCURACY = Table("digits", "accuracy", "Digits, rows 1000 to 1796: accuracy of 10 neighbours", "learned from", 6)
-ERROR = Table("digits", "mse", "Digits: mean squared error", "learned from", 6)
-NEW_ERROR = Table("digits", "held_out_mse", "Digits: mean squared error, held out", "learned from", 6)
+ERROR, NEW_ERROR = error_tables("digits", "Digits", "learned from", 6)
 LATER = Table("digits_epochs", "mse", "Digits, 100 hidden: mean squared error", "epochs", 6)
 LATER_ACCURACY = Table("digits_epochs", "accuracy", "Digits, 100 hidden: accuracy of 10 neighbours", "epochs", 3)
 TABLES = (ACCURACY, ERROR, NEW_ERROR, LATER, LATER_ACCURACY, *larger.TABLES)

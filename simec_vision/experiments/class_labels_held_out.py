@@ -5,9 +5,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from simec_vision.experiments.cells import Cell
-from simec_vision.experiments.embedding_cells import BEST, ORIGINAL, OURS, OWN, OWN_MOVING, eigen, encoded, ridge
+from simec_vision.experiments.embedding_cells import (
+    BEST,
+    ORIGINAL,
+    OURS,
+    OWN,
+    OWN_MOVING,
+    eigen,
+    encoded,
+    error_tables,
+    ridge,
+)
 from simec_vision.experiments.results import Check
-from simec_vision.experiments.table_report import Found, Table, exactly, reached
+from simec_vision.experiments.table_report import Found, exactly, reached
 
 LINEAR, HIDDEN, RIDGE = "linear", "25 + 25 hidden", "eigenvectors + ridge"
 KERAS = {"recipe": "keras", "epochs": 25}
@@ -64,9 +74,9 @@ SETTINGS = {
     ),
 }  # fmt: skip
 TABLES = tuple(
-    Table(data, value, f"{title}: mean squared error{more}", "embedding", 6)
+    table
     for data, title in (("mnist", "MNIST"), ("newsgroups", "Newsgroups"))
-    for value, more in (("mse", ""), ("held_out_mse", ", held out"))
+    for table in error_tables(data, title, "embedding", 6)
 )
 
 

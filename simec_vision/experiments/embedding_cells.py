@@ -1,12 +1,13 @@
 """Cells of experiments on arrays: eigenvectors, ridge regression and encoders, compared with given similarities."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from simec_vision.experiments.cells import Cell
 from simec_vision.experiments.figures import Curves, Map
 from simec_vision.experiments.table_report import Found, Table
 from simec_vision.experiments.tasks import Data, Items, Kernel, Task, task
@@ -25,6 +26,37 @@ NOTHING = 1e-9
 """An error that a logarithmic axis leaves out, as it is none."""
 SHOWN = 500
 """Items of a map, at most, and half as many held-out ones."""
+
+
+def error_tables(name: str, title: str, columns: str, digits: int) -> tuple[Table, Table]:
+    """Make the tables of errors of inner products, of items and of held-out ones."""
+    return (
+        Table(name, "mse", f"{title}: mean squared error", columns, digits),
+        Table(name, "held_out_mse", f"{title}: mean squared error, held out", columns, digits),
+    )
+
+
+def encoders(
+    table: str,
+    column: str,
+    what: Mapping[str, Any],
+    ours: Mapping[str, Any],
+    theirs: Mapping[str, Any],
+    seeds: Sequence[int],
+) -> Iterator[Cell]:
+    """List a column's encoders, trained with our options and with the original's.
+
+    Args:
+        table: Of which table.
+        column: Of which column.
+        what: Options of :func:`encoded` but for the estimator's.
+        ours: Our options of the estimator.
+        theirs: The original's.
+        seeds: Seeds of training.
+    """
+    for seed in seeds:
+        for row, options in ((OURS, ours), (ORIGINAL, theirs)):
+            yield Cell(table, row, column, encoded, {**what, "options": options}, seed)
 
 
 def match(embedding: NDArray[Any], target: NDArray[Any], head: NDArray[Any] | None = None) -> dict[str, float]:
@@ -121,9 +153,7 @@ def encoded(
         unknown: Share of these that is left out.
     """
     given = task(data, kernel, root)
-    made = fitted(given, dim, options, seed, references, unknown)
-    held_out = None if given.items.held_out is None else made.transform(given.items.held_out)
-    return compared(given, made.transform(given.items.features), held_out)
+    return compared(given, *embedded(given, fitted(given, dim, options, seed, references, unknown)))
 
 
 def predicted(
@@ -146,8 +176,7 @@ def predicted(
     """
     given = task(data, kernel, root)
     made = fitted(given, dim, options, seed, references)
-    embedding = made.transform(given.items.features)
-    held_out = None if given.items.held_out is None else made.transform(given.items.held_out)
+    embedding, held_out = embedded(given, made)
     found = compared(given, embedding, held_out)
     found["predicted"] = match(embedding, given.target[:, :references], made.head_)["mse"]
     if held_out is not None and given.block is not None:
@@ -164,6 +193,12 @@ def fitted(given: Task, dim: int, options: Mapping[str, Any], seed: int, referen
     if unknown:
         target = np.where(left_out(target.shape, unknown), np.nan, target)
     return SimilarityEncoder(dim, seed=seed, **options).fit(given.items.features, target)
+
+
+def embedded(given: Task, made: Any) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Embed a task's items, and those held out, if any, by an encoder."""
+    new = given.items.held_out
+    return made.transform(given.items.features), None if new is None else made.transform(new)
 
 
 def left_out(shape: tuple[int, int], share: float) -> NDArray[np.bool_]:

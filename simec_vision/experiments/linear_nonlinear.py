@@ -10,7 +10,7 @@ from typing import Any, Literal
 from simec_vision.experiments import linear_nonlinear_mnist as on_mnist
 from simec_vision.experiments import linear_nonlinear_newsgroups as on_newsgroups
 from simec_vision.experiments.cells import Cell, arrays_of
-from simec_vision.experiments.embedding_cells import BEST, ORIGINAL, OURS, OWN, curves, digit_map, eigen, encoded
+from simec_vision.experiments.embedding_cells import BEST, ORIGINAL, OURS, OWN, curves, digit_map, eigen, encoders
 from simec_vision.experiments.figures import Map, draw_curves, draw_maps
 from simec_vision.experiments.results import Check
 from simec_vision.experiments.table_report import Found, Table, exactly, reached, run_experiment
@@ -119,16 +119,7 @@ def trio(
 ) -> Iterator[Cell]:
     """List the eigenvectors' cell and those of encoders by both recipes."""
     yield Cell(table, BEST, column, eigen, what)
-    yield from pair(table, column, what, ours, theirs, seeds)
-
-
-def pair(
-    table: str, column: str, what: dict[str, Any], ours: dict[str, Any], theirs: dict[str, Any], seeds: list[int]
-) -> Iterator[Cell]:
-    """List the cells of encoders by both recipes."""
-    for seed in seeds:
-        for row, options in ((OURS, ours), (ORIGINAL, theirs)):
-            yield Cell(table, row, column, encoded, {**what, "options": options}, seed)
+    yield from encoders(table, column, what, ours, theirs, seeds)
 
 
 def claims(found: Found) -> Iterator[Check]:

@@ -6,7 +6,17 @@ from typing import Any
 import numpy as np
 
 from simec_vision.experiments.cells import Cell
-from simec_vision.experiments.embedding_cells import BEST, ORIGINAL, OURS, OWN, OWN_MOVING, eigen, encoded, match
+from simec_vision.experiments.embedding_cells import (
+    BEST,
+    ORIGINAL,
+    OURS,
+    OWN,
+    OWN_MOVING,
+    eigen,
+    encoders,
+    error_tables,
+    match,
+)
 from simec_vision.experiments.results import Check
 from simec_vision.experiments.table_report import Found, Table, exactly, reached
 from simec_vision.experiments.tasks import WIDTHS, items, median_distance, radial_kernels, task
@@ -32,23 +42,16 @@ MAPS_2D: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 """Map → kernel, our options, the original's."""
 
 
-def _tables(name: str, title: str, columns: str, digits: int) -> tuple[Table, Table]:
-    return (
-        Table(name, "mse", f"{title}: mean squared error", columns, digits),
-        Table(name, "held_out_mse", f"{title}: mean squared error, held out", columns, digits),
-    )
-
-
-SWEEP = _tables("mnist_linear", "MNIST, linear kernel", "embedding", 4)
+SWEEP = error_tables("mnist_linear", "MNIST, linear kernel", "embedding", 4)
 ALIKE = tuple(
     Table(f"mnist_{kernel}", f"{prefix}distance", f"MNIST, {words} kernel: r² of distances{where}", "embedding", 3)
     for kernel, words in (("linear", "linear"), ("rbf", "radial"))
     for prefix, where in (("", ""), ("held_out_", ", held out"))
 )
-FEWER = _tables("mnist_references", "MNIST, linear kernel, 10 dimensions", "references", 4)
-LEFT_OUT = _tables("mnist_unknown", "MNIST, linear kernel, 10 dimensions", "share unknown", 4)
-RBF = _tables("mnist_rbf", "MNIST, radial kernel", "embedding", 6)
-RBF_LEFT_OUT = _tables("mnist_rbf_unknown", "MNIST, radial kernel, 10 dimensions", "share unknown", 6)
+FEWER = error_tables("mnist_references", "MNIST, linear kernel, 10 dimensions", "references", 4)
+LEFT_OUT = error_tables("mnist_unknown", "MNIST, linear kernel, 10 dimensions", "share unknown", 4)
+RBF = error_tables("mnist_rbf", "MNIST, radial kernel", "embedding", 6)
+RBF_LEFT_OUT = error_tables("mnist_rbf_unknown", "MNIST, radial kernel, 10 dimensions", "share unknown", 6)
 DRAWN = (*SWEEP, *FEWER, *LEFT_OUT, *RBF, *RBF_LEFT_OUT)
 TABLES = (*DRAWN, *ALIKE)
 
@@ -94,9 +97,7 @@ def _cells(
     what = {"data": "mnist", "kernel": kernel, "dim": dim, "root": root}
     if more is None:
         yield Cell(table, BEST, column, eigen, what)
-    for seed in seeds:
-        for row, options in ((OURS, ours), (ORIGINAL, theirs)):
-            yield Cell(table, row, column, encoded, {**what, **(more or {}), "options": options}, seed)
+    yield from encoders(table, column, {**what, **(more or {})}, ours, theirs, seeds)
 
 
 def random_projection(dim: int, root: str, seed: int) -> dict[str, float]:

@@ -112,21 +112,23 @@ def view(name: str, count: int, similarity: str) -> View:
     The last one is kept, as all seeds need it and isomap takes long.
     """
     points = surface(name, count)[0]
-    return _outside(points) if similarity == "linear kernel" else _within(points)
+    if similarity == "linear kernel":
+        made = _pca(points)
+        return View(centre(points @ points.T), made.transform(points), made.transform)
+    made = _isomap(points)
+    return View(centre(-0.5 * made.dist_matrix_**2), made.embedding_, made.transform)
 
 
-def _outside(points: NDArray[np.float64]) -> View:
+def _pca(points: NDArray[np.float64]) -> Any:
     from sklearn.decomposition import PCA
 
-    made = PCA(2, svd_solver="full").fit(points)
-    return View(centre(points @ points.T), made.transform(points), made.transform)
+    return PCA(2, svd_solver="full").fit(points)
 
 
-def _within(points: NDArray[np.float64]) -> View:
+def _isomap(points: NDArray[np.float64]) -> Any:
     from sklearn.manifold import Isomap
 
-    made = Isomap(n_neighbors=NEIGHBOURS, n_components=2).fit(points)
-    return View(centre(-0.5 * made.dist_matrix_**2), made.embedding_, made.transform)
+    return Isomap(n_neighbors=NEIGHBOURS, n_components=2).fit(points)
 
 
 def _spectral(points: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -156,10 +158,10 @@ def _neighbours(points: NDArray[np.float64]) -> NDArray[np.float64]:
 
 METHODS: dict[str, Callable[[NDArray[np.float64]], NDArray[Any]]] = {
     "as they are": lambda points: points[:, [0, 2]],
-    "PCA": lambda points: _outside(points).embedding,
+    "PCA": lambda points: _pca(points).transform(points),
     "kernel PCA, γ/2": _gaussian(0.5),
     "kernel PCA, 15 γ": _gaussian(15),
-    "isomap": lambda points: _within(points).embedding,
+    "isomap": lambda points: _isomap(points).embedding_,
     "LLE, standard": _locally_linear("standard"),
     "LLE, LTSA": _locally_linear("ltsa"),
     "LLE, Hessian": _locally_linear("hessian"),

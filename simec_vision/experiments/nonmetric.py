@@ -175,7 +175,9 @@ def words(root: str) -> tuple[NDArray[np.float64], NDArray[np.float64], list[str
 @cache
 def spectrum(of: str, root: str | None) -> NDArray[np.float64]:
     """Give the eigenvalues of a similarity, the largest first."""
-    matrix = points() if of == "points" else overlaps(root).similarity if of == "digits" else words(str(root))[1]
+    if of == "digits":
+        return eigen(root)[0][::-1]
+    matrix = points() if of == "points" else words(str(root))[1]
     values: NDArray[np.float64] = np.linalg.eigvalsh(matrix).astype(np.float64)
     return values[::-1]
 

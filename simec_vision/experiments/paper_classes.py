@@ -14,7 +14,7 @@ from simec_vision.experiments.class_labels_held_out import (
     beats_ridge,
     listed,
 )
-from simec_vision.experiments.embedding_cells import BEST, ORIGINAL, OURS, curves
+from simec_vision.experiments.embedding_cells import BEST, ORIGINAL, OURS, curves, error_tables
 from simec_vision.experiments.figures import Curves
 from simec_vision.experiments.results import Check
 from simec_vision.experiments.table_report import Found, Table, exactly, reached
@@ -27,9 +27,8 @@ THEIRS = {**KERAS, "gram_penalty": 0.5, "l2_head": 1e-7}
 DIMS, QUICK_DIMS = (2, 3, 4, 5, 6, 7, 8, 9, 10, 15), (9,)
 PLACES = (1, 9, 10)
 SPECTRUM = Table("class_spectrum", "value", "Classes: eigenvalues of the similarities", "place", 0)
-ERROR = Table("classes", "mse", "Classes: mean squared error", "embedding", 6)
-NEW_ERROR = Table("classes", "held_out_mse", "Classes: mean squared error, held out", "embedding", 6)
-TABLES = (SPECTRUM, ERROR, NEW_ERROR)
+ERRORS = error_tables("classes", "Classes", "embedding", 6)
+TABLES = (SPECTRUM, *ERRORS)
 
 
 def settings(dims: tuple[int, ...], strength: float) -> Settings:
@@ -70,7 +69,7 @@ def eigenvalue(data: Data, place: int, root: str | None, seed: int) -> dict[str,
 def claims(found: Found) -> Iterator[Check]:
     """Check the original's claims."""
     yield from exactly(found, SPECTRUM, ["eigenvalue"], 5e-3)  # read off a figure
-    for table in (ERROR, NEW_ERROR):
+    for table in ERRORS:
         yield from exactly(found, table, [BEST, RIDGE])
         yield from reached(found, table, [f"{row}, {way}" for way in LAYERS for row in (OURS, ORIGINAL)])
     relevant, none = (found.cell("class_spectrum", "eigenvalue", place, "value") for place in ("9", "10"))
@@ -84,4 +83,4 @@ def claims(found: Found) -> Iterator[Check]:
 
 def panels(found: Found) -> list[Curves]:
     """Give errors by length of embeddings."""
-    return [curves(found, table) for table in (ERROR, NEW_ERROR)]
+    return [curves(found, table) for table in ERRORS]

@@ -14,7 +14,8 @@ from simec_vision.experiments.embedding_cells import (
     OWN_MOVING,
     curves,
     eigen,
-    encoded,
+    encoders,
+    error_tables,
     match,
     predicted,
 )
@@ -22,7 +23,7 @@ from simec_vision.experiments.figures import Curves
 from simec_vision.experiments.linear_nonlinear_mnist import RADIAL_HIDDEN
 from simec_vision.experiments.results import Check
 from simec_vision.experiments.table_report import Found, Table, exactly, reached
-from simec_vision.experiments.tasks import WIDTHS, Data, items, median_distance, task
+from simec_vision.experiments.tasks import WIDTHS, Data, gamma, items, task
 
 DIM = 10
 THEIRS: dict[str, Any] = {**RADIAL_HIDDEN, "lr": 0.0005}
@@ -39,19 +40,12 @@ WIDTH = Table("kernel", "gamma", "Radial kernel: γ", "of", 5)
 LARGEST = Table("kernel", "largest", "Radial kernel: largest absolute similarity", "of", 12)
 
 
-def _tables(name: str, title: str, columns: str, digits: int) -> tuple[Table, Table]:
-    return (
-        Table(name, "mse", f"Radial kernel, {title}: mean squared error", columns, digits),
-        Table(name, "held_out_mse", f"Radial kernel, {title}: mean squared error, held out", columns, digits),
-    )
-
-
-PENALTY = _tables("strengths", "all references", "Gram penalty", 8)
+PENALTY = error_tables("strengths", "Radial kernel, all references", "Gram penalty", 8)
 BLOCK = Table("strengths", "block", "Radial kernel: the same, held-out items with the others", "Gram penalty", 8)
 PREDICTED = Table("strengths", "predicted", "Radial kernel: error of predicted similarities", "Gram penalty", 8)
 NEW_PREDICTED = Table("strengths", "held_out_predicted", "Radial kernel: the same, held out", "Gram penalty", 8)
-FEWER = _tables("references", "some references", "references", 9)
-LEFT_OUT = _tables("unknown", "1500 references", "share unknown", 8)
+FEWER = error_tables("references", "Radial kernel, some references", "references", 9)
+LEFT_OUT = error_tables("unknown", "Radial kernel, 1500 references", "share unknown", 8)
 TABLES = (WIDTH, LARGEST, *PENALTY, BLOCK, PREDICTED, NEW_PREDICTED, *FEWER, *LEFT_OUT)
 
 
@@ -70,23 +64,17 @@ def planned(seeds: list[int], root: str | None) -> Iterator[Cell]:
     yield Cell("references", BEST, str(count), eigen, what)
     for references in REFERENCES if root else QUICK_REFERENCES:
         more = {**what, "references": references}
-        yield from _encoders("references", str(references), more, {**OWN, **own}, seeds)
+        yield from encoders("references", str(references), more, {**OWN, **own}, THEIRS, seeds)
     for share in UNKNOWN if root else QUICK_UNKNOWN:
         yield Cell("unknown", FILLED, f"{share:g}", filled, {"data": data, "unknown": share, "root": root or ""})
         more = {**what, "references": min(SOME, count), "unknown": share}
-        yield from _encoders("unknown", f"{share:g}", more, {**OURS_UNKNOWN, **own}, seeds)
-
-
-def _encoders(table: str, column: str, what: dict[str, Any], own: dict[str, Any], seeds: list[int]) -> Iterator[Cell]:
-    for seed in seeds:
-        for row, options in ((OURS, own), (ORIGINAL, THEIRS)):
-            yield Cell(table, row, column, encoded, {**what, "options": options}, seed)
+        yield from encoders("unknown", f"{share:g}", more, {**OURS_UNKNOWN, **own}, THEIRS, seeds)
 
 
 def facts(data: Data, root: str, seed: int) -> dict[str, float]:
     """Give γ of the kernel, and the largest absolute similarity once it is centred."""
-    gamma = WIDTHS.get(data, 1.0) / median_distance(items(data, root)) ** 2
-    return {"gamma": gamma, "largest": np.abs(task(data, "rbf", root).target).max()}
+    largest = np.abs(task(data, "rbf", root).target).max()
+    return {"gamma": gamma(items(data, root), WIDTHS.get(data, 1.0)), "largest": largest}
 
 
 def filled(data: Data, unknown: float, root: str, seed: int) -> dict[str, float]:

@@ -172,16 +172,21 @@ def median_distance(given: Items) -> float:
     return float(np.median(pairwise_distances(given.features)))
 
 
+def gamma(given: Items, width: float) -> float:
+    """Give γ of the radial kernel: width over the squared median distance."""
+    return width / median_distance(given) ** 2
+
+
 def radial_kernels(given: Items, width: float) -> tuple[tuple[NDArray[Any], NDArray[Any] | None], NDArray[Any] | None]:
     """Give exp(−γ d²) among items, of held-out items to them, and among those held out."""
     from sklearn.metrics.pairwise import rbf_kernel
 
-    gamma = width / median_distance(given) ** 2
-    mine = rbf_kernel(given.features, gamma=gamma)
+    narrow = gamma(given, width)
+    mine = rbf_kernel(given.features, gamma=narrow)
     if given.held_out is None:
         return (mine, None), None
-    block = rbf_kernel(given.held_out, given.features, gamma=gamma)
-    return (mine, block), rbf_kernel(given.held_out, gamma=gamma)
+    block = rbf_kernel(given.held_out, given.features, gamma=narrow)
+    return (mine, block), rbf_kernel(given.held_out, gamma=narrow)
 
 
 def _spectral(target: NDArray[np.float64], block: NDArray[np.float64] | None) -> Callable[[int], Any]:
