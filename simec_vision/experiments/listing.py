@@ -7,7 +7,7 @@ EXPERIMENTS = {
         "20 seconds with --quick, half an hour in full",
     ),
     "paper": ("none with --quick; MNIST in full", "40 seconds with --quick, a day in full"),
-    "matrix_factorization": ("none", "half a minute with --quick, 25 minutes in full"),
+    "matrix_factorization": ("none", "half a minute with --quick, an hour in full"),
     "flowerpots": ("none", "10 seconds"),
     "nonmetric": ("none with --quick; MNIST, tales and news in full", "20 seconds with --quick, 15 minutes in full"),
     "manifold": ("none", "15 seconds with --quick, 15 minutes in full"),
