@@ -113,9 +113,11 @@ def head_weight(gram: Tensor, embedding_dim: int) -> Tensor:
         raise ValueError(f"Expected gram of shape (reference, reference), got {tuple(gram.shape)}")
     if not torch.isfinite(gram).all():
         raise ValueError("Expected gram without NaN or infinity: unknown similarities cannot be eigendecomposed")
-    symmetric = (gram + gram.T).double() / 2
-    eigenvalues, eigenvectors = torch.linalg.eigh(symmetric)  # ascending
-    kept = min(embedding_dim, len(eigenvalues))
-    top = eigenvalues.flip(0)[:kept].clamp(min=0).sqrt()
-    weight = eigenvectors.flip(1)[:, :kept] * top
-    return nn.functional.pad(weight, (0, embedding_dim - kept)).to(gram.dtype)
+    from scipy.linalg import eigh
+
+    size, kept = len(gram), min(embedding_dim, len(gram))
+    symmetric = ((gram + gram.T).double() / 2).cpu().numpy()
+    largest = eigh(symmetric, subset_by_index=(size - kept, size - 1))  # ascending
+    eigenvalues, eigenvectors = (torch.from_numpy(part).flip(-1) for part in largest)
+    weight = eigenvectors * eigenvalues.clamp(min=0).sqrt()
+    return nn.functional.pad(weight, (0, embedding_dim - kept)).to(gram)

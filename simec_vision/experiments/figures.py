@@ -111,12 +111,29 @@ def draw_maps(panels: Sequence[Map], path: str | Path, columns: int = 4, size: f
         axis.set_title(panel.title, fontsize=10, color=INK)
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
+    classes = [tuple(np.unique(panel.colours)) for panel in panels if panel.texts is None]
+    if len(set(classes)) == 1 and 1 < len(classes[0]) <= MOST_CLASSES:
+        _name_classes(figure, classes[0])
     save(figure, path)
+
+
+MOST_CLASSES = 10
+"""Up to so many values of a map's colours are classes, each of its own colour."""
+
+
+def _name_classes(figure: Any, classes: Sequence[Any]) -> None:
+    """Say once which colour is which class."""
+    from matplotlib import colormaps
+    from matplotlib.lines import Line2D
+
+    dot: dict[str, Any] = {"linestyle": "", "marker": "o", "markersize": 5}
+    dots = [Line2D([], [], color=colormaps["tab10"](code), **dot) for code in range(len(classes))]
+    figure.legend(dots, [f"{one:g}" for one in classes], loc="outside right center", frameon=False, fontsize=9)
 
 
 def _map(axis: Any, panel: Map) -> None:
     points, colours = np.asarray(panel.points), np.asarray(panel.colours)
-    discrete = len(np.unique(colours)) <= 10
+    discrete = len(np.unique(colours)) <= MOST_CLASSES
     codes = np.unique(colours, return_inverse=True)[1] if discrete else colours
     look = {"cmap": "tab10", "vmin": 0, "vmax": 9} if discrete else {"cmap": "viridis"}
     alpha = np.where(panel.faint, 0.35, 0.9) if panel.faint is not None else 0.9
