@@ -15,9 +15,9 @@ from simec_vision.experiments.embedding_cells import eigen as eigen_cell
 from simec_vision.experiments.embedding_cells import left_out, match
 from simec_vision.experiments.figures import Map, draw_maps
 from simec_vision.experiments.newsgroups import frequent_pairs, joined, newsgroups, text_features
-from simec_vision.experiments.overlaps import by_sign, decomposed, overlaps
+from simec_vision.experiments.overlaps import by_sign, decomposed, overlaps, scaled
 from simec_vision.experiments.paper_kernel import filled
-from simec_vision.experiments.paper_signs import decomposed_signs, scaled
+from simec_vision.experiments.paper_signs import decomposed_signs
 from simec_vision.experiments.results import Printed, original
 from simec_vision.experiments.table_report import Found, Table, exactly, reached
 from simec_vision.items import InputError

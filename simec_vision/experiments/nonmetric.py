@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from simec_vision.experiments import nonmetric_signs
 from simec_vision.experiments.cells import Cell, arrays_of
 from simec_vision.experiments.embedding_cells import curves
 from simec_vision.experiments.figures import Map, draw_curves, draw_maps
@@ -40,13 +41,21 @@ DIMS, QUICK_DIMS = (2, 4, 6, 10, 15, 25, 50, 100), (2, 6, 10)
 
 SPECTRA = {
     "points": (1, 2, 3, 4, 5, 6, 7, 8),
-    "digits 0 and 7": (1, 2, 3, 10, -4, -3, -2, -1),
+    "digits 0 and 7": (*range(1, 11), *range(-10, 0)),
     "words": (1, 2, 3, 4, 5, -5, -4, -3, -2, -1),
 }
 """Similarity → the eigenvalues that are compared, by their place from the largest (1) or the smallest (−1)."""
 
 DIGITS = {"points": 6, "digits 0 and 7": 2, "words": 8}
 """Of the eigenvalues that the original shows, after the point."""
+
+EMBEDDINGS = {"kernel_pca": "kernel PCA", "scaling": "the eigenvectors largest by |λ|"}
+"""What ten dimensions' distances are compared with."""
+MATCHES = tuple(
+    Table("ten", f"{name}_{value}", f"The same: {what} of distances, to those of {other}", "images", digits)
+    for name, other in EMBEDDINGS.items()
+    for value, what, digits in (("mse", "mean squared error", 6), ("r2", "r²", 4), ("spearman", "rank correlation", 4))
+)
 
 TABLES = (
     *(Table(f"spectrum of {name}", "value", f"Eigenvalues of the similarities of {name}", "place", digits)
@@ -58,6 +67,8 @@ TABLES = (
     Table("small sweep", "test", "Digits 0 and 7 of 8×8: the same, held-out images", "embedding", 6),
     Table("ten", "mse", "MNIST 0 and 7 in 10 dimensions: error of inner products, without signs", "images", 6),
     Table("small ten", "mse", "Digits 0 and 7 of 8×8 in 10 dimensions: the same", "images", 6),
+    *MATCHES,
+    *nonmetric_signs.TABLES,
     Table("words", "mse", "Words in 2 dimensions: error of predicted similarities", "similarities"),
 )  # fmt: skip
 
@@ -125,6 +136,8 @@ def digits_cells(seeds: list[int], root: str | None) -> Iterator[Cell]:
         for seed in seeds:
             for row in ("SimEc", "SimEc, original recipe") if root else ("SimEc",):
                 yield Cell(f"{which}sweep", row, str(dim), encoded_digits, {**own, "original": row != "SimEc"}, seed)
+    if root is not None:
+        yield from nonmetric_signs.planned(seeds, root)
     yield Cell(f"{which}ten", "ridge", "training", embedded_digits, {"root": root, "ridge": True})
     for seed in seeds:
         yield Cell(f"{which}ten", "SimEc", "training", embedded_digits, {"root": root, "ridge": False}, seed)
@@ -216,17 +229,16 @@ def encoded_points(stacked: bool, original: bool, seed: int) -> dict[str, Any]:
 
 def embedded_digits(root: str | None, ridge: bool, seed: int) -> dict[str, Any]:
     """Measure ten dimensions whose inner products shall be the similarities without signs, S1 + S2."""
+    import torch
     from sklearn.linear_model import Ridge
 
     from simec_vision.estimator import SimilarityEncoder
+    from simec_vision.metrics import embedding_match
 
     given, (one, two) = overlaps(root), by_sign(root)
     features, unsigned = given.features, one + two
     if ridge:
-        values, vectors = eigen(root)
-        order = np.argsort(-np.abs(values), kind="stable")[:10]
-        target = vectors[:, order] * np.sqrt(np.abs(values[order]))
-        embedding = Ridge(alpha=1.0).fit(features, target).predict(features)
+        embedding = Ridge(alpha=1.0).fit(features, _eigenvectors(root)["scaling"]).predict(features)
     else:
         count = min(1000, len(features) // 2)
         made = SimilarityEncoder(
@@ -234,7 +246,20 @@ def embedded_digits(root: str | None, ridge: bool, seed: int) -> dict[str, Any]:
         )
         gram = unsigned[:count, :count]
         embedding = made.fit(features, given.similarity[:, :count], gram=gram).transform(features)
-    return {"mse": error(embedding @ embedding.T, unsigned), "embedding": embedding, "classes": given.classes}
+    matches: dict[str, float] = {}
+    for name, other in _eigenvectors(root).items():
+        found = embedding_match(torch.from_numpy(embedding), torch.from_numpy(other))
+        matches |= {f"{name}_{value}": number for value, number in found.items()}
+    own = {"embedding": embedding, "classes": given.classes}
+    return {"mse": error(embedding @ embedding.T, unsigned), **matches, **own}
+
+
+def _eigenvectors(root: str | None) -> dict[str, NDArray[np.float64]]:
+    """Give the digits' places by ten eigenvectors, the largest by λ (kernel PCA) or by |λ|."""
+    values, vectors = eigen(root)
+    orders = [np.argsort(-size, kind="stable")[:10] for size in (values, np.abs(values))]
+    places = [vectors[:, order] * np.sqrt(np.abs(values[order])) for order in orders]
+    return dict(zip(EMBEDDINGS, places, strict=True))
 
 
 def encoded_words(root: str, original: bool, seed: int) -> dict[str, Any]:
@@ -258,7 +283,12 @@ def claims(found: Found) -> Iterator[Check]:
     for table, value in (("points", "mse"), ("sweep", "train"), ("ten", "mse"), ("words", "mse")):
         yield from reached(found, named[table, value], ["SimEc", "SimEc, original recipe"])
     yield from exactly(found, named["sweep", "train"], ["kernel PCA", "classical scaling"])
-    yield from exactly(found, named["ten", "mse"], ["ridge"])
+    for ten in (named["ten", "mse"], *MATCHES):
+        yield from exactly(found, ten, ["ridge"])
+    for ten in MATCHES:
+        less = ten.value.endswith("mse")
+        yield from reached(found, ten, ["SimEc"], 0.1 if less else 0.02, more=not less)
+    yield from nonmetric_signs.claims(found)
     yield from _mates(found)
     yield from _beyond_metric(found)
 
@@ -289,6 +319,7 @@ def _beyond_metric(found: Found) -> Iterator[Check]:
 def figures(found: Found) -> None:
     """Draw the points, errors by length of embeddings, the digits and the words."""
     _draw_points(found)
+    nonmetric_signs.figures(found)
     for cell in found.cells:
         arrays = arrays_of(cell, found.folder) if cell.row == "SimEc" else {}
         if cell.table.endswith("ten") and arrays:

@@ -7,12 +7,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from simec_vision.experiments.embedding_cells import SHOWN
 from simec_vision.experiments.results import error
 from simec_vision.experiments.sources import digits, drawn, mnist
 from simec_vision.kernels import centre_blocks, simpson, split_by_sign
 
 COUNT = 5000
 """Digits that the original drew."""
+SIGNS = ("S1", "S2")
+"""What the similarities of the positive eigenvalues are called, and those of the negative ones."""
 HIDDEN = 200
 L2: dict[str, Any] = {"l2_hidden": 1e-7, "l2_embedding": 1e-4, "l2_head": 1e-7}
 """The original's settings."""
@@ -74,6 +77,15 @@ def by_sign(root: str | None, more: int = 0) -> tuple[NDArray[np.float64], NDArr
     return split_by_sign(overlaps(root, more).similarity)
 
 
+@cache
+def scaled(root: str | None, more: int) -> dict[str, NDArray[np.float64]]:
+    """Give S1 and S2, each over its largest eigenvalue, and then both over their largest absolute entry."""
+    values = eigen(root, more)[0]
+    signs = [part / size for part, size in zip(by_sign(root, more), (values[-1], -values[0]), strict=True)]
+    largest = max(np.abs(part).max() for part in signs)
+    return {name: part / largest for name, part in zip(SIGNS, signs, strict=True)}
+
+
 def digits_eigenvalue(place: int, root: str | None, seed: int, more: int = 0) -> dict[str, float]:
     """Give one eigenvalue by its place from the largest (1) or the smallest (−1)."""
     return {"value": eigen(root, more)[0][-place if place > 0 else -1 - place]}
@@ -108,3 +120,18 @@ def encoded_digits(dim: int, root: str | None, original: bool, seed: int, more: 
         "train": error(made.predict(given.features), given.similarity),
         "test": error(made.predict(given.held_out), given.block),
     }
+
+
+def mapped(embedding: NDArray[Any], root: str | None, more: int) -> dict[str, Any]:
+    """Keep a map, and say how well its coordinates tell the class and how much ink there is, as shares of variance."""
+    given = overlaps(root, more)
+    told = {"class": told_by(embedding, given.classes), "ink": told_by(embedding, given.ink)}
+    shown = {"points": embedding, "classes": given.classes, "weights": given.ink}
+    return told | {name: array[:SHOWN] for name, array in shown.items()}
+
+
+def told_by(points: NDArray[Any], value: NDArray[Any]) -> float:
+    """Give the share of a value's variance that is linear in coordinates, R² of the training points themselves."""
+    from sklearn.linear_model import LinearRegression
+
+    return float(LinearRegression().fit(points, value).score(points, value))

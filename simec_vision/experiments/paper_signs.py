@@ -1,24 +1,24 @@
 """Overlaps of ink in the experiment ``paper``, no inner products: both signs of eigenvalues, apart and together."""
 
 from collections.abc import Iterator
-from functools import cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from simec_vision.experiments.cells import Cell, arrays_of
-from simec_vision.experiments.embedding_cells import BEST, ORIGINAL, OURS, SHOWN, curves
+from simec_vision.experiments.embedding_cells import BEST, ORIGINAL, OURS, curves
 from simec_vision.experiments.figures import Curves, Map
 from simec_vision.experiments.overlaps import (
     HIDDEN,
     L2,
-    by_sign,
+    SIGNS,
     decomposed,
     digits_eigenvalue,
     eigen,
     encoded_digits,
+    mapped,
     overlaps,
+    scaled,
 )
 from simec_vision.experiments.results import Check, error
 from simec_vision.experiments.table_report import Found, Table, exactly, reached
@@ -29,7 +29,7 @@ DIMS, QUICK_DIMS = (2, 5, 10, 25, 50, 75, 100), (2, 25)
 PLACES = tuple(sign * place for sign in (1, -1) for place in range(1, 11))
 KERNEL_PCA, SCALING = "kernel PCA", "classical scaling"
 LARGEST, SMALLEST = "two largest eigenvalues", "two smallest eigenvalues"
-FIRST, SECOND, SUM, BOTH = "S1", "S2", "S1 + S2", "both"
+(FIRST, SECOND), SUM, BOTH = SIGNS, "S1 + S2", "both"
 """What an encoder learns: one sign's similarities, their sum, or both as two similarities."""
 SPECTRUM = Table("digits_spectrum", "value", "Digits 0 and 7: eigenvalues of the overlap", "place", 8)
 OVERLAP = Table("overlap", "train", "Digits 0 and 7: error of predicted overlaps", "embedding", 8)
@@ -67,15 +67,6 @@ def planned(seeds: list[int], root: str | None) -> Iterator[Cell]:
                     yield Cell("signs", f"{row}, {learned}", str(dim), encoded_signs, {**own, "learned": learned}, seed)
 
 
-@cache
-def scaled(root: str | None, more: int) -> dict[str, NDArray[np.float64]]:
-    """Give S1 and S2, each over its largest eigenvalue, and then both over their largest absolute entry."""
-    values = eigen(root, more)[0]
-    signs = [part / size for part, size in zip(by_sign(root, more), (values[-1], -values[0]), strict=True)]
-    largest = max(np.abs(part).max() for part in signs)
-    return {name: part / largest for name, part in zip((FIRST, SECOND), signs, strict=True)}
-
-
 def decomposed_signs(dim: int, root: str | None, more: int, seed: int) -> dict[str, float]:
     """Measure the eigenvectors of each sign's similarities: the mean square of what further ones would add."""
     values = eigen(root, more)[0]
@@ -106,29 +97,14 @@ def encoded_signs(dim: int, learned: str, root: str | None, more: int, original:
     for place, (name, part) in enumerate(against.items()):
         found[f"{name}_inner"] = error(embedding @ embedding.T, part)
         found[f"{name}_predicted"] = error(predicted[..., place] if learned == BOTH else predicted, part)
-    return found | (_mapped(embedding, root, more) if (learned, dim) == (SUM, 2) else {})
+    return found | (mapped(embedding, root, more) if (learned, dim) == (SUM, 2) else {})
 
 
 def drawn_eigenvectors(largest: bool, root: str | None, more: int, seed: int) -> dict[str, Any]:
     """Place digits by the eigenvectors of the two largest or the two smallest eigenvalues."""
     values, vectors = eigen(root, more)
     chosen = slice(-1, -3, -1) if largest else slice(0, 2)
-    return _mapped(vectors[:, chosen] * np.sqrt(np.abs(values[chosen])), root, more)
-
-
-def _mapped(embedding: NDArray[Any], root: str | None, more: int) -> dict[str, Any]:
-    """Keep a map, and say how well its coordinates tell the class and how much ink there is, as shares of variance."""
-    given = overlaps(root, more)
-    told = {"class": told_by(embedding, given.classes), "ink": told_by(embedding, given.ink)}
-    shown = {"points": embedding, "classes": given.classes, "weights": given.ink}
-    return told | {name: array[:SHOWN] for name, array in shown.items()}
-
-
-def told_by(points: NDArray[Any], value: NDArray[Any]) -> float:
-    """Give the share of a value's variance that is linear in coordinates, R² of the training points themselves."""
-    from sklearn.linear_model import LinearRegression
-
-    return float(LinearRegression().fit(points, value).score(points, value))
+    return mapped(vectors[:, chosen] * np.sqrt(np.abs(values[chosen])), root, more)
 
 
 def claims(found: Found) -> Iterator[Check]:
