@@ -183,7 +183,7 @@ def test_similarities_that_are_no_inner_products_are_learned(capsys):
     [
         ("linear_nonlinear", 14, ("maps", "errors")),
         ("class_labels", 9, ("maps", "errors")),
-        ("noisy_data", 6, ("errors",)),
+        ("noisy_data", 12, ("errors",)),
         ("basics", 14, ("digits", "s_curve")),
         ("paper", 16, ("classes", "kernel", "signs", "digits")),
     ],
