@@ -42,6 +42,7 @@ class Map:
         colours: A number or class of each item, shape ``(item,)``.
         texts: What is written in place of a dot, if anything.
         faint: Which items are pale, such as held-out ones, shape ``(item,)``.
+        names: What the classes are called, in ascending order; a legend tells them, once for all panels.
     """
 
     title: str
@@ -49,6 +50,7 @@ class Map:
     colours: NDArray[Any]
     texts: Sequence[str] | None = None
     faint: NDArray[np.bool_] | None = None
+    names: Sequence[str] = ()
 
 
 def draw_curves(panels: Sequence[Curves], path: str | Path, columns: int = 3) -> None:
@@ -111,9 +113,9 @@ def draw_maps(panels: Sequence[Map], path: str | Path, columns: int = 4, size: f
         axis.set_title(panel.title, fontsize=10, color=INK)
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
-    classes = [tuple(np.unique(panel.colours)) for panel in panels if panel.texts is None]
-    if len(set(classes)) == 1 and 1 < len(classes[0]) <= MOST_CLASSES:
-        _name_classes(figure, classes[0])
+    names = next((panel.names for panel in panels if panel.names), ())
+    if names:
+        _name_classes(figure, names)
     save(figure, path)
 
 
@@ -121,14 +123,14 @@ MOST_CLASSES = 10
 """Up to so many values of a map's colours are classes, each of its own colour."""
 
 
-def _name_classes(figure: Any, classes: Sequence[Any]) -> None:
+def _name_classes(figure: Any, names: Sequence[str]) -> None:
     """Say once which colour is which class."""
     from matplotlib import colormaps
     from matplotlib.lines import Line2D
 
     dot: dict[str, Any] = {"linestyle": "", "marker": "o", "markersize": 5}
-    dots = [Line2D([], [], color=colormaps["tab10"](code), **dot) for code in range(len(classes))]
-    figure.legend(dots, [f"{one:g}" for one in classes], loc="outside right center", frameon=False, fontsize=9)
+    dots = [Line2D([], [], color=colormaps["tab10"](code), **dot) for code in range(len(names))]
+    figure.legend(dots, [*names], loc="outside right center", frameon=False, fontsize=9)
 
 
 def _map(axis: Any, panel: Map) -> None:

@@ -325,7 +325,9 @@ def figures(found: Found) -> None:
         if cell.table.endswith("ten") and arrays:
             centred = arrays["embedding"] - arrays["embedding"].mean(axis=0)
             axes = centred @ np.linalg.svd(centred, full_matrices=False)[2].T
-            components = [Map(f"components 1 and {k}", axes[:, [0, k - 1]], arrays["classes"]) for k in (2, 6)]
+            components = [
+                Map(f"components 1 and {k}", axes[:, [0, k - 1]], arrays["classes"], names="07") for k in (2, 6)
+            ]
             draw_maps(components, found.folder / "digits.png", size=4.2)
         if cell.table == "words" and arrays:
             told = words(str(cell.options["root"]))[2]

@@ -66,6 +66,13 @@ def figures(found: Found) -> None:
                 shown.setdefault(cell.column, cell)
         for column, cell in shown.items():
             arrays = arrays_of(cell, found.folder)
-            maps.append(Map(f"S1 and S2, {column}: {value}", arrays["points"], arrays[array]))
+            maps.append(
+                Map(
+                    f"S1 and S2, {column}: {value}",
+                    arrays["points"],
+                    arrays[array],
+                    names="07" if value == "class" else "",
+                )
+            )
     if maps:
         draw_maps(maps, found.folder / "signs.png", columns=2, size=4.2)

@@ -181,5 +181,7 @@ def maps(found: Found) -> list[Map]:
     for colours, what in (("classes", "class"), ("weights", "ink")):
         for row, cell in shown.items():
             arrays = arrays_of(cell, found.folder)
-            drawn.append(Map(f"{row}: {what}", arrays["points"], arrays[colours]))
+            drawn.append(
+                Map(f"{row}: {what}", arrays["points"], arrays[colours], names="07" if what == "class" else "")
+            )
     return drawn

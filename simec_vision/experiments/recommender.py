@@ -178,14 +178,18 @@ def _content(found: Found) -> Iterator[Check]:
             yield Check(claim, f"above {plain:.4f}", f"{ours[column][0]:.4f}", ours[column][0] > plain)
 
 
+PAIRS = ("both learned from", "with a new movie")
+"""Pairs of movies, as a figure names them."""
+
+
 def figures(found: Found) -> None:
     """Draw pairs of movies and, of several draws, their errors; write ``differences.md`` and ``explanation.md``."""
     write_text(found.folder / "differences.md", _differences(found))
     shown: dict[str, Map] = {}
     for cell in (cell for cell in found.cells if cell.table == "content"):
         pairs = arrays_of(cell, found.folder)["pairs"]
-        title = f"{cell.row} (across), alike by ratings (up)\norange: with a new movie"
-        shown.setdefault(cell.row, Map(title, pairs[:, :2], pairs[:, 2]))
+        title = f"{cell.row} (across), alike by ratings (up)"
+        shown.setdefault(cell.row, Map(title, pairs[:, :2], pairs[:, 2], names=PAIRS))
     draw_maps([*shown.values()], found.folder / "content.png", columns=3, size=4.2)
     if len({cell.seed for cell in found.cells}) > 1:
         panels = [Curves(name, "fold or draw", "root mean squared error", _errors(found, name)) for name in SCENARIOS]
