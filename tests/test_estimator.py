@@ -175,6 +175,17 @@ def test_recipes_learn(recipe):
     assert SimilarityEncoder(3, recipe=recipe, epochs=150, lr=0.02).fit(x, kernel).score(x, kernel) > 0.9
 
 
+def test_dimensions_that_a_frozen_head_does_not_read_are_zero():
+    items = np.random.default_rng(0).normal(size=(20, 3))
+    kernel = items @ items.T
+    made = SimilarityEncoder(25, head_start="eigen", head_frozen=True, hidden=[8]).fit(items, kernel)
+    embedding = made.transform(items)
+    assert not embedding[:, 20:].any()
+    assert embedding[:, 0].std() > 0.1
+    free = SimilarityEncoder(25, head_start="eigen", hidden=[8], epochs=1).fit(items, kernel)
+    assert free.transform(items)[:, 20:].any()
+
+
 def test_a_frozen_head_stays_and_the_encoder_learns():
     x, kernel = make()
     values, vectors = np.linalg.eigh(kernel)

@@ -79,6 +79,8 @@ class Training:
             weight = self._head_start(name)
             if weight is not None:
                 model.head(name).weight.data.copy_(weight)
+        if options.head_frozen and options.encoder is None and self.recipe.scaled:
+            _start_unread_at_zero(model)
         return model
 
     def _encoder(self, dim: int) -> nn.Module:
@@ -207,6 +209,14 @@ class Training:
     def _tensor(self) -> Any:
         scaled = self.scaling.inputs(self.items)
         return scaled.tocsr() if hasattr(scaled, "tocsr") else torch.from_numpy(np.ascontiguousarray(scaled))
+
+
+def _start_unread_at_zero(model: SimilarityModel) -> None:
+    """Start those dimensions of embeddings at 0 that no frozen head reads: training would leave them to chance."""
+    unread = torch.stack([(model.head(name).weight == 0).all(dim=0) for name in model.heads]).all(dim=0)
+    last = [layer for layer in model.encoder.modules() if isinstance(layer, nn.Linear)][-1]
+    last.weight.data[unread] = 0.0
+    last.bias.data[unread] = 0.0
 
 
 def read_grams(given: Any, similarities: dict[str, Any]) -> dict[str, np.ndarray | None]:
