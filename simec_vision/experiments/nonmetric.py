@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from simec_vision.experiments import nonmetric_signs
 from simec_vision.experiments.cells import Cell, arrays_of
-from simec_vision.experiments.embedding_cells import curves
+from simec_vision.experiments.embedding_cells import ORIGINAL, OURS, curves
 from simec_vision.experiments.figures import Map, draw_curves, draw_maps
 from simec_vision.experiments.overlaps import HIDDEN, L2, by_sign, decomposed, eigen, encoded_digits, overlaps
 from simec_vision.experiments.results import Check, error
@@ -140,7 +140,7 @@ def digits_cells(seeds: list[int], root: str | None) -> Iterator[Cell]:
         yield from nonmetric_signs.planned(seeds, root)
     yield Cell(f"{which}ten", "ridge", "training", embedded_digits, {"root": root, "ridge": True})
     for seed in seeds:
-        yield Cell(f"{which}ten", "SimEc", "training", embedded_digits, {"root": root, "ridge": False}, seed)
+        yield Cell(f"{which}ten", ORIGINAL, "training", embedded_digits, {"root": root, "ridge": False}, seed)
 
 
 def words_cells(seeds: list[int], root: str | None) -> Iterator[Cell]:
@@ -281,13 +281,13 @@ def claims(found: Found) -> Iterator[Check]:
         yield from exactly(found, named[f"spectrum of {name}", "value"], ["eigenvalue"])
     yield from exactly(found, named["points", "mse"], ["eigendecomposition"])
     for table, value in (("points", "mse"), ("sweep", "train"), ("ten", "mse"), ("words", "mse")):
-        yield from reached(found, named[table, value], ["SimEc", "SimEc, original recipe"])
+        yield from reached(found, named[table, value], [OURS, ORIGINAL])
     yield from exactly(found, named["sweep", "train"], ["kernel PCA", "classical scaling"])
     for ten in (named["ten", "mse"], *MATCHES):
         yield from exactly(found, ten, ["ridge"])
     for ten in MATCHES:
         less = ten.value.endswith("mse")
-        yield from reached(found, ten, ["SimEc"], 0.1 if less else 0.02, more=not less)
+        yield from reached(found, ten, [ORIGINAL], 0.1 if less else 0.02, more=not less)
     yield from nonmetric_signs.claims(found)
     yield from _mates(found)
     yield from _beyond_metric(found)
@@ -312,8 +312,8 @@ def _beyond_metric(found: Found) -> Iterator[Check]:
         errors = {row: cells["training"][0] for row, cells in found.grid(f"{which}ten", "mse").items()}
         if errors:
             claim = "ten dimensions that a Similarity Encoder learns beat ridge regression to eigenvectors"
-            told = f"{errors['SimEc']:.6f} against {errors['ridge']:.6f}"
-            yield Check(claim, "below", told, errors["SimEc"] < errors["ridge"])
+            told = f"{errors[ORIGINAL]:.6f} against {errors['ridge']:.6f}"
+            yield Check(claim, "below", told, errors[ORIGINAL] < errors["ridge"])
 
 
 def figures(found: Found) -> None:
@@ -321,7 +321,7 @@ def figures(found: Found) -> None:
     _draw_points(found)
     nonmetric_signs.figures(found)
     for cell in found.cells:
-        arrays = arrays_of(cell, found.folder) if cell.row == "SimEc" else {}
+        arrays = arrays_of(cell, found.folder) if cell.row in (OURS, ORIGINAL) else {}
         if cell.table.endswith("ten") and arrays:
             centred = arrays["embedding"] - arrays["embedding"].mean(axis=0)
             axes = centred @ np.linalg.svd(centred, full_matrices=False)[2].T
@@ -329,7 +329,7 @@ def figures(found: Found) -> None:
                 Map(f"components 1 and {k}", axes[:, [0, k - 1]], arrays["classes"], names="07") for k in (2, 6)
             ]
             draw_maps(components, found.folder / "digits.png", size=4.2)
-        if cell.table == "words" and arrays:
+        if (cell.table, cell.row) == ("words", OURS) and arrays:
             told = words(str(cell.options["root"]))[2]
             draw_maps([Map("", arrays["embedding"], np.arange(100) // 50, told)], found.folder / "words.png", size=8)
     for name in ("sweep", "small sweep"):
