@@ -1,7 +1,7 @@
 """Factors of a matrix of similarities between two kinds of items, rectangular and perhaps known in part."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,8 +22,14 @@ LARGE = 500
 STEPS = 1500
 """Steps that free embeddings are trained for."""
 
-L2 = 2e-5
-"""Strength of the L2 penalty of free embeddings where not everything is known."""
+L2S = (2e-6, 6e-6, 2e-5, 4e-5, 8e-5)
+"""Strengths of the L2 penalty of free embeddings, of which held-out entries choose where not everything is known."""
+
+HELD_OUT, MOST_HELD_OUT = 0.1, 100_000
+"""Share of the known entries that choose, and how many at most."""
+
+SMALL = 0.3
+"""Size of random inner products to start from, as a share of the root mean square of S, is the square of this."""
 
 
 class Table(Encoder):
@@ -71,6 +77,7 @@ def factorise(
     column_features: Any = None,
     estimator: SimilarityEncoder | None = None,
     l2: float | None = None,
+    start: Literal["svd", "random"] | None = None,
     epochs: int | None = None,
     lr: float = 1e-2,
     batch_size: int | None = None,
@@ -79,11 +86,12 @@ def factorise(
 ) -> Factorisation:
     """Factorise a matrix from both sides: S ≈ rows @ columns.T (Horn & Müller 2018, arXiv 1702.01824).
 
-    An encoder embeds the rows and learns a head with one row for each column of S; both start from the truncated
-    singular value decomposition of S with the unknown entries at the mean. Without features of the columns, that head
-    is their embedding. With features, a second encoder learns to embed columns so that they predict S.T with the rows'
-    embeddings as its frozen head. Unknown entries play no part in training; where everything is known, the truncated
-    decomposition is the best answer (Eckart & Young 1936).
+    An encoder embeds the rows and learns a head with one row for each column of S. Without features of the columns,
+    that head is their embedding. With features, a second encoder learns to embed columns so that they predict S.T with
+    the rows' embeddings as its frozen head. Unknown entries play no part in training. Where everything is known, the
+    truncated singular value decomposition is the best answer (Eckart & Young 1936), and free embeddings start there.
+    Else they start at random: the decomposition with unknown entries at the mean fits these as well, and as soon as
+    embeddings are long enough to fit all entries, nothing leads away from it.
 
     Args:
         S: Shape ``(row, column)``, NaN where unknown, or scipy sparse (what is stored is known).
@@ -92,7 +100,10 @@ def factorise(
         column_features: The same of the columns.
         estimator: How encoders of features are made and trained; copies are fitted.
         l2: Strength λ of λ (Σ rows² + Σ columns²) of free embeddings, beside the mean squared error of S over its root
-            mean square; default: 0 where everything is known, else :data:`L2`.
+            mean square; default: 0 where everything is known, else the one of :data:`L2S` with which the error on a
+            tenth of the known entries is lowest when the others are trained on for a third of the epochs.
+        start: Whether free embeddings start from the truncated decomposition with unknown entries at the mean (``svd``,
+            better for ratings, which are noisy and of which few are known) or small (``random``); default: see above.
         epochs: Passes over the rows; default: as many as :data:`STEPS` steps take.
         lr: Largest learning rate of free embeddings.
         batch_size: Rows of a step; default: 32 to 256 by their number.
@@ -110,11 +121,16 @@ def factorise(
     own = clone(estimator or SimilarityEncoder()).set_params(embedding_dim=dim, gram_penalty=0.0)
     row_encoder = column_encoder = None
     if row_features is None:
-        strength = (0.0 if _complete(matrix) else L2) if l2 is None else l2
+        batch = batch_size or RECIPES["fast"].batch(len(rows))
+        epochs = epochs or max(1, STEPS // -(-len(rows) // batch))
         free = SimilarityEncoder(
-            dim, gram_penalty=0.0, l2_embedding=strength, l2_head=strength, lr=lr, epochs=epochs,
-            batch_size=batch_size, seed=seed, accelerator=accelerator,
-        )  # fmt: skip
+            dim, gram_penalty=0.0, epochs=epochs, batch_size=batch, lr=lr, seed=seed, accelerator=accelerator
+        )
+        complete = _complete(matrix)
+        if start == "random" or (start is None and not complete):
+            rows, columns = _small(matrix, size, free)
+        strength = l2 if l2 is not None else 0.0 if complete else _chosen_l2(matrix, size, rows, columns, free)
+        free.set_params(l2_embedding=strength, l2_head=strength)
         rows, columns = _free_embeddings(matrix, size, rows, columns, free)
     else:
         row_encoder = own.set_params(head_start=columns).fit(row_features, matrix)
@@ -129,16 +145,52 @@ def _complete(matrix: Any) -> bool:
     return len(values_of(matrix)) == matrix.shape[0] * matrix.shape[1]
 
 
+def _small(matrix: Any, size: float, free: SimilarityEncoder) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Draw embeddings whose inner products are small beside the similarities."""
+    random, spread = np.random.default_rng(free.seed), SMALL * size**0.5 / free.embedding_dim**0.25
+    rows, columns = (random.normal(0, spread, (count, free.embedding_dim)).astype(np.float32) for count in matrix.shape)
+    return rows, columns
+
+
+def _chosen_l2(matrix: Any, size: float, rows: NDArray, columns: NDArray, free: SimilarityEncoder) -> float:
+    """Choose the strength of the L2 penalty with which held-out entries are predicted best."""
+    trained, (row, column), truth = _without_some(matrix, free.seed)
+    quick = clone(free).set_params(epochs=max(1, (free.epochs or 1) // 3))
+    errors = {}
+    for strength in L2S:
+        quick.set_params(l2_embedding=strength, l2_head=strength)
+        one, other = _free_embeddings(trained, size, rows, columns, quick)
+        errors[strength] = float(((np.einsum("nd,nd->n", one[row], other[column]) - truth) ** 2).mean())
+    return min(errors, key=errors.__getitem__)
+
+
+def _without_some(matrix: Any, seed: int) -> tuple[Any, tuple[NDArray, NDArray], NDArray]:
+    """Hold out some known entries: the matrix without them, their rows and columns, and what they are."""
+    from scipy.sparse import csr_array
+
+    sparse = hasattr(matrix, "tocsr")
+    stored = matrix.tocoo() if sparse else None
+    places = np.stack(stored.coords if stored is not None else np.nonzero(~np.isnan(matrix)))
+    count = min(MOST_HELD_OUT, max(1, int(HELD_OUT * places.shape[1])))
+    held = np.zeros(places.shape[1], dtype=bool)
+    held[np.random.default_rng(seed).permutation(places.shape[1])[:count]] = True
+    row, column = places[:, held]
+    if stored is not None:
+        kept = csr_array((stored.data[~held], tuple(places[:, ~held])), shape=matrix.shape)
+        return kept, (row, column), stored.data[held]
+    kept = matrix.copy()
+    kept[row, column] = np.nan
+    return kept, (row, column), matrix[row, column]
+
+
 def _free_embeddings(
     matrix: Any, size: float, rows: NDArray, columns: NDArray, free: SimilarityEncoder
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Train a table of the rows' embeddings and a head of the columns', on similarities of size 1."""
     root, items = np.float32(size**0.5), np.arange(len(rows))[:, None]
-    batch = free.batch_size or RECIPES["fast"].batch(len(rows))
-    epochs = free.epochs or max(1, STEPS // -(-len(rows) // batch))
-    free.set_params(encoder=Table(torch.from_numpy(rows / root)), head_start=columns / root)
-    free.set_params(batch_size=batch, epochs=epochs).fit(items, matrix / np.float32(size))
-    return root * free.transform(items).astype(np.float32), root * free.head_
+    made = clone(free).set_params(encoder=Table(torch.from_numpy(rows / root)), head_start=columns / root)
+    made.fit(items, matrix / np.float32(size))
+    return root * made.transform(items).astype(np.float32), root * made.head_
 
 
 def start_factors(matrix: Any, dim: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -48,6 +48,19 @@ def test_missing_entries_are_filled_better_than_by_the_decomposition():
     assert found <= 0.0051
 
 
+def test_long_embeddings_do_not_learn_what_unknown_entries_were_filled_with():
+    rng = np.random.default_rng(0)
+    matrix = rng.normal(size=(60, 3)) @ rng.normal(size=(3, 80))
+    known = rng.random(matrix.shape) < 0.7
+    stored = sparse.csr_array(np.where(known, matrix, 0))
+    told = np.where(known, matrix, np.nan)
+    found = error(factorise(told, 60, epochs=200).reconstruction(), matrix)
+    of_stored = error(factorise(stored, 60, epochs=200).reconstruction(), matrix)
+    from_filled = error(factorise(told, 60, l2=2e-5, start="svd", epochs=200).reconstruction(), matrix)
+    assert found < 0.1 * from_filled
+    assert of_stored == pytest.approx(found, rel=0.1)
+
+
 def test_both_sides_from_features_are_as_good_as_one():
     rng = np.random.default_rng(0)
     matrix = rng.normal(size=(40, 4)) @ rng.normal(size=(4, 30))

@@ -228,7 +228,7 @@ def free(task: Task, option: tuple[int, float], seed: int) -> Factors:
 
     given = weighed(np.zeros((task.shape[0], 1), np.float32), task.residual)
     kept = given.roots > 0
-    made = factorise(given.entries, option[0], l2=option[1], epochs=EPOCHS, seed=seed)
+    made = factorise(given.entries, option[0], l2=option[1], start="svd", epochs=EPOCHS, seed=seed)
     rows = np.zeros((len(kept), option[0]), dtype=np.float32)
     rows[kept] = made.rows / given.roots[kept, None]
     return rows, made.columns
