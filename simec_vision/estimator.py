@@ -55,7 +55,7 @@ class SimilarityEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             or a matrix ``(reference, embedding)`` or a dict of them by name. ``fast``: ``eigen`` where all of those
             are known and the Gram penalty counts.
         head_frozen: Keep the head as it starts; its penalties then say nothing, the encoder's L2 stays. ``fast``:
-            dimensions of embeddings that it does not read, as all its numbers there are 0, are 0.
+            dimensions of embeddings that it hardly reads, such as those beyond the similarities' rank, start at 0.
         epochs: Passes over the items; default 25, and with ``fast`` as many as 800 steps take.
         batch_size: Items of a step; 32, and with ``fast`` 32 to 256 by the number of items.
         lr: Largest learning rate.

@@ -211,9 +211,14 @@ class Training:
         return scaled.tocsr() if hasattr(scaled, "tocsr") else torch.from_numpy(np.ascontiguousarray(scaled))
 
 
+HARDLY = 3e-3
+"""Length of a head's dimension, over that of its longest, up to which it hardly says anything of embeddings."""
+
+
 def _start_unread_at_zero(model: SimilarityModel) -> None:
-    """Start those dimensions of embeddings at 0 that no frozen head reads: training would leave them to chance."""
-    unread = torch.stack([(model.head(name).weight == 0).all(dim=0) for name in model.heads]).all(dim=0)
+    """Start those dimensions of embeddings at 0 that frozen heads hardly read: training would leave them to chance."""
+    lengths = [model.head(name).weight.norm(dim=0) for name in model.heads]
+    unread = torch.stack([length <= HARDLY * length.max() for length in lengths]).all(dim=0)
     last = [layer for layer in model.encoder.modules() if isinstance(layer, nn.Linear)][-1]
     last.weight.data[unread] = 0.0
     last.bias.data[unread] = 0.0

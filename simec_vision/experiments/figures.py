@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simec_vision.experiments.results import COLOURS
+from simec_vision.experiments.results import LINES
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,9 @@ def draw_curves(panels: Sequence[Curves], path: str | Path, columns: int = 3) ->
     figure = new_figure(4.6 * columns + 1.2, 3.4 * rows)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     named = list(dict.fromkeys(name for panel in panels for name in panel.ours))
-    colours = dict(zip(named, COLOURS * 9, strict=False))
+    looks = dict(zip(named, LINES * 5, strict=False))
     for axis, panel in zip(axes, panels, strict=False):
-        _curves(axis, panel, colours)
+        _curves(axis, panel, looks)
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
     handles = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
@@ -71,17 +71,18 @@ def draw_curves(panels: Sequence[Curves], path: str | Path, columns: int = 3) ->
     save(figure, path)
 
 
-def _curves(axis: Any, panel: Curves, colours: Mapping[str, str]) -> None:
+def _curves(axis: Any, panel: Curves, looks: Mapping[str, tuple[str, str]]) -> None:
     from simec_vision.explain.charts import INK, plain
 
     for name, cells in panel.ours.items():
         x = sorted(cells)
         mean, std = (np.array([cells[at][part] for at in x]) for part in (0, 1))
-        axis.plot(x, mean, color=colours[name], linewidth=2, marker="o", markersize=3.5, label=name)
+        colour, dashes = looks[name]
+        axis.plot(x, mean, color=colour, linestyle=dashes, linewidth=2, marker="o", markersize=3.5, label=name)
         if std.any():
-            axis.fill_between(x, mean - std, mean + std, color=colours[name], alpha=0.15, linewidth=0)
+            axis.fill_between(x, mean - std, mean + std, color=colour, alpha=0.15, linewidth=0)
         given = panel.theirs.get(name, {})
-        axis.plot(sorted(given), [given[at] for at in sorted(given)], color=colours[name], linewidth=0.8)
+        axis.plot(sorted(given), [given[at] for at in sorted(given)], color=colour, linestyle=dashes, linewidth=0.8)
     for which in panel.logarithmic:
         getattr(axis, f"set_{which}scale")("log")
     if "x" in panel.logarithmic:
