@@ -14,7 +14,7 @@ from simec_vision.arrays.scaling import root_mean_square, values_of
 from simec_vision.arrays.targets import ONE, filled, read_similarities
 from simec_vision.encoders import Encoder
 from simec_vision.estimator import SimilarityEncoder
-from simec_vision.items import InputError
+from simec_vision.items import InputError, nearest
 
 LARGE = 500
 """Rows or columns from which on only the largest singular values are sought where they are few."""
@@ -88,10 +88,13 @@ def factorise(
 
     An encoder embeds the rows and learns a head with one row for each column of S. Without features of the columns,
     that head is their embedding. With features, a second encoder learns to embed columns so that they predict S.T with
-    the rows' embeddings as its frozen head. Unknown entries play no part in training. Where everything is known, the
-    truncated singular value decomposition is the best answer (Eckart & Young 1936), and free embeddings start there.
-    Else they start at random: the decomposition with unknown entries at the mean fits these as well, and as soon as
-    embeddings are long enough to fit all entries, nothing leads away from it.
+    the rows' embeddings as its frozen head. Unknown entries play no part in training.
+
+    Where everything is known, the truncated singular value decomposition is the best answer (Eckart & Young 1936), and
+    free embeddings start there. Else they start small and at random: the decomposition with unknown entries at the mean
+    fits these as well, and as soon as embeddings are long enough to fit all entries, nothing leads away from it. So a
+    row of which nothing is known has an embedding near 0: subtract the mean from S before if that is not what should
+    be predicted of it. With features of the rows, the head starts from that decomposition.
 
     Args:
         S: Shape ``(row, column)``, NaN where unknown, or scipy sparse (what is stored is known).
@@ -101,41 +104,43 @@ def factorise(
         estimator: How encoders of features are made and trained; copies are fitted.
         l2: Strength λ of λ (Σ rows² + Σ columns²) of free embeddings, beside the mean squared error of S over its root
             mean square; default: 0 where everything is known, else the one of :data:`L2S` with which the error on a
-            tenth of the known entries is lowest after training on the others, a third of the epochs each.
+            tenth of the known entries is lowest after training on the others, a third of the epochs each (which makes
+            the whole take about 2.7 times as long).
         start: Whether free embeddings start from the truncated decomposition with unknown entries at the mean (``svd``,
             better for ratings, which are noisy and of which few are known) or small (``random``); default: see above.
-        epochs: Passes over the rows; default: as many as :data:`STEPS` steps take.
+        epochs: Passes over the rows that free embeddings take; default: as many as :data:`STEPS` steps.
         lr: Largest learning rate of free embeddings.
-        batch_size: Rows of a step; default: 32 to 256 by their number.
-        seed: Seed of the order of rows.
+        batch_size: Rows of a step of free embeddings; default: 32 to 256 by their number.
+        seed: Seed of free embeddings' start and order, and of what is held out.
         accelerator: Lightning's name of the device.
 
     Raises:
-        InputError: for no matrix, or features of another number of items.
+        InputError: for no matrix, features of another number of items, or another ``start``.
     """
+    if start not in ("svd", "random", None):
+        raise InputError(f"Expected start svd or random, got {start!r}: {nearest(str(start), ['svd', 'random'])}")
     matrices, form = read_similarities(S, None)
     if form != "matrix":
         raise InputError(f"Expected S as one matrix (row, column), got one of the form {form!r}")
     matrix, size = matrices[ONE], root_mean_square(matrices)
-    rows, columns = start_factors(matrix, dim)
     own = clone(estimator or SimilarityEncoder()).set_params(embedding_dim=dim, gram_penalty=0.0)
     row_encoder = column_encoder = None
     if row_features is None:
-        batch = batch_size or RECIPES["fast"].batch(len(rows))
-        epochs = epochs or max(1, STEPS // -(-len(rows) // batch))
+        batch = batch_size or RECIPES["fast"].batch(matrix.shape[0])
+        epochs = epochs or max(1, STEPS // -(-matrix.shape[0] // batch))
         free = SimilarityEncoder(
             dim, gram_penalty=0.0, epochs=epochs, batch_size=batch, lr=lr, seed=seed, accelerator=accelerator
         )
         complete = _complete(matrix)
-        if start == "random" or (start is None and not complete):
-            rows, columns = _small(matrix, size, free)
+        small = start == "random" or (start is None and not complete)
+        rows, columns = _small(matrix, size, free) if small else start_factors(matrix, dim)
         strength = l2 or 0.0
         if l2 is None and not complete:
             strength, rows, columns = _chosen_l2(matrix, size, rows, columns, free)
         free.set_params(l2_embedding=strength, l2_head=strength)
         rows, columns = _free_embeddings(matrix, size, rows, columns, free)
     else:
-        row_encoder = own.set_params(head_start=columns).fit(row_features, matrix)
+        row_encoder = own.set_params(head_start=start_factors(matrix, dim)[1]).fit(row_features, matrix)
         rows, columns = row_encoder.transform(row_features).astype(np.float32), row_encoder.head_
     if column_features is not None:
         column_encoder = clone(own).set_params(head_start=rows, head_frozen=True).fit(column_features, matrix.T)
@@ -166,6 +171,8 @@ def _chosen_l2(
         The strength, and rows and columns as they were with it.
     """
     trained, (row, column), truth = _without_some(matrix, free.seed)
+    if not len(truth):
+        return L2S[0], rows, columns
     quick = clone(free).set_params(epochs=max(1, (free.epochs or 1) // 3))
     best, least = (L2S[0], rows, columns), np.inf
     for strength in L2S:
@@ -181,19 +188,23 @@ def _without_some(matrix: Any, seed: int) -> tuple[Any, tuple[NDArray, NDArray],
     """Hold out some known entries: the matrix without them, their rows and columns, and what they are."""
     from scipy.sparse import csr_array
 
-    sparse = hasattr(matrix, "tocsr")
-    stored = matrix.tocoo() if sparse else None
-    places = np.stack(stored.coords if stored is not None else np.nonzero(~np.isnan(matrix)))
-    count = min(MOST_HELD_OUT, max(1, int(HELD_OUT * places.shape[1])))
-    held = np.zeros(places.shape[1], dtype=bool)
-    held[np.random.default_rng(seed).permutation(places.shape[1])[:count]] = True
+    if hasattr(matrix, "tocsr"):
+        stored = matrix.tocoo()
+        known = ~np.isnan(stored.data)  # NaN is unknown, stored or not
+        places, values = np.stack([*stored.coords])[:, known], stored.data[known]
+    else:
+        places = np.stack(np.nonzero(~np.isnan(matrix)))
+        values = matrix[tuple(places)]
+    held = np.zeros(len(values), dtype=bool)
+    count = min(MOST_HELD_OUT, int(HELD_OUT * len(values)))
+    held[np.random.default_rng(seed).permutation(len(values))[:count]] = True
     row, column = places[:, held]
-    if stored is not None:
-        kept = csr_array((stored.data[~held], tuple(places[:, ~held])), shape=matrix.shape)
-        return kept, (row, column), stored.data[held]
-    kept = matrix.copy()
-    kept[row, column] = np.nan
-    return kept, (row, column), matrix[row, column]
+    if hasattr(matrix, "tocsr"):
+        kept = csr_array((values[~held], tuple(places[:, ~held])), shape=matrix.shape)
+    else:
+        kept = matrix.copy()
+        kept[row, column] = np.nan
+    return kept, (row, column), values[held]
 
 
 def _free_embeddings(

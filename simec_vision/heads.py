@@ -104,7 +104,8 @@ def head_weight(gram: Tensor, embedding_dim: int) -> Tensor:
         embedding_dim: Length of an embedding; columns beyond the number of references are 0.
 
     Returns:
-        The weight, shape ``(reference, embedding)``, in the type of ``gram``.
+        The weight, shape ``(reference, embedding)``, in the type and on the device of ``gram``; computed on the
+        processor, without a gradient.
 
     Raises:
         ValueError: if ``gram`` is not a square matrix of finite numbers.
@@ -116,7 +117,7 @@ def head_weight(gram: Tensor, embedding_dim: int) -> Tensor:
     from scipy.linalg import eigh
 
     size, kept = len(gram), min(embedding_dim, len(gram))
-    symmetric = ((gram + gram.T).double() / 2).cpu().numpy()
+    symmetric = ((gram + gram.T).detach().double() / 2).cpu().numpy()
     largest = eigh(symmetric, subset_by_index=(size - kept, size - 1))  # ascending
     eigenvalues, eigenvectors = (torch.from_numpy(part).flip(-1) for part in largest)
     weight = eigenvectors * eigenvalues.clamp(min=0).sqrt()

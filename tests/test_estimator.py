@@ -181,6 +181,8 @@ def test_dimensions_that_a_frozen_head_does_not_read_are_zero():
     made = SimilarityEncoder(25, head_start="eigen", head_frozen=True, hidden=[8]).fit(items, kernel)
     embedding = made.transform(items)
     assert not embedding[:, 20:].any()
+    assert np.abs(embedding[:, 3:]).max() < 0.02 * np.abs(embedding).max()
+    np.testing.assert_allclose(embedding @ embedding.T, kernel, atol=0.1 * np.abs(kernel).max())
     assert embedding[:, 0].std() > 0.1
     free = SimilarityEncoder(25, head_start="eigen", hidden=[8], epochs=1).fit(items, kernel)
     assert free.transform(items)[:, 20:].any()

@@ -6,7 +6,7 @@ from scipy import sparse
 
 import simec_vision.factorisation
 from simec_vision import InputError, SimilarityEncoder, factorise
-from simec_vision.factorisation import start_factors
+from simec_vision.factorisation import _without_some, start_factors
 
 
 def experiment_matrix():
@@ -71,6 +71,30 @@ def test_both_sides_from_features_are_as_good_as_one():
     assert error(one.reconstruction(), matrix) < 1.05 * best
     assert error(both.reconstruction(), matrix) < 1.05 * best
     np.testing.assert_allclose(both.column_encoder.transform(np.eye(30)), both.columns, rtol=1e-5)
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_known_entries_are_held_out_wherever_they_are(stored):
+    rng = np.random.default_rng(0)
+    matrix = rng.normal(size=(20, 30)).astype(np.float32)
+    matrix[0, :5], matrix[1, :5] = 0, np.nan
+    known = ~np.isnan(matrix)
+    given = sparse.csr_array((matrix.ravel(), np.nonzero(np.ones_like(matrix)))) if stored else matrix
+    kept, (row, column), truth = _without_some(given, 0)
+    assert len(truth) == int(0.1 * known.sum())
+    np.testing.assert_array_equal(truth, matrix[row, column])
+    left = kept.toarray() if stored else np.nan_to_num(kept)
+    assert not left[row, column].any()
+    assert np.count_nonzero(left) == np.count_nonzero(np.nan_to_num(matrix)) - np.count_nonzero(truth)
+    assert not stored or kept.nnz == known.sum() - len(truth)
+
+
+def test_few_entries_and_wrong_starts():
+    told = np.full((3, 4), np.nan)
+    told[0, 0] = 2.0
+    assert np.isfinite(factorise(told, 2, epochs=5).reconstruction()).all()
+    with pytest.raises(InputError, match="Expected start svd or random, got 'SVD'"):
+        factorise(np.eye(3), 2, start="SVD")
 
 
 @pytest.mark.parametrize("large", [5, 10**6])

@@ -51,7 +51,7 @@ def _table(noise: Noise, kernel: str, value: str) -> Table:
 
 
 CLOSE = 0.05
-"""How much more than ridge regression, which is the same but for its loss, an encoder may err."""
+"""How much more than ridge regression an encoder may err."""
 VALUES = ("mse", "predicted", "held_out_mse")
 TABLES = tuple(_table(noise, kernel, value) for noise in NOISES for kernel in DIMS for value in VALUES)
 
@@ -201,14 +201,14 @@ def _filtered(found: Found, noise: Noise) -> Iterator[Check]:
 
 
 def _beside_others(found: Found, noise: Noise, level: str) -> Iterator[Check]:
-    """Check how new images do by methods that the original did not ask."""
+    """Check new images beside two methods that the original did not have."""
     for name, kernel, row, share in (
         (noise, "linear", SHRUNKEN, 0.0), (noise, "linear", RIDGE, CLOSE), (f"{noise}_classes", "classes", RIDGE, CLOSE)
     ):  # fmt: skip
         ours, other = (found.cell(name, each, level, "held_out_mse") for each in (OURS, row))
         if ours is not None and other is not None:
             limit = (1 + share) * other
-            how = f"at most {share:.0%} more than {row}" if share else f"less than {row}"
+            how = f"at most {share:.0%} more than {row}" if share else f"no more than {row}"
             claim = f"{NOISES[noise][0]}, {level}, {kernel}: on new images a Similarity Encoder errs {how}"
             yield Check(claim, f"at most {limit:.5g}", f"{ours:.5g} against {other:.5g}", ours <= limit)
 

@@ -320,8 +320,9 @@ def figures(found: Found) -> None:
     """Draw the points, errors by length of embeddings, the digits and the words."""
     _draw_points(found)
     nonmetric_signs.figures(found)
+    first = min((cell.seed for cell in found.cells if cell.row in (OURS, ORIGINAL)), default=0)
     for cell in found.cells:
-        arrays = arrays_of(cell, found.folder) if cell.row in (OURS, ORIGINAL) else {}
+        arrays = arrays_of(cell, found.folder) if cell.row in (OURS, ORIGINAL) and cell.seed == first else {}
         if cell.table.endswith("ten") and arrays:
             centred = arrays["embedding"] - arrays["embedding"].mean(axis=0)
             axes = centred @ np.linalg.svd(centred, full_matrices=False)[2].T

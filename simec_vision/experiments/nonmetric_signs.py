@@ -14,7 +14,12 @@ from simec_vision.experiments.table_report import Found, Table, reached
 
 REFERENCES = 1000
 BOTH, SUM = "both at once", "their sum"
-ERRORS = Table("signs", "mse", "MNIST 0 and 7 in 2 dimensions, S1 and S2: error of predictions", "similarities")
+ERRORS = Table(
+    "signs",
+    "mse",
+    "MNIST 0 and 7 in 2 dimensions, S1 and S2: error of predictions (original: loss with penalties)",
+    "similarities",
+)
 TOLD = {"class": "whether it is a 7", "ink": "how much ink there is"}
 SHARES = {
     value: Table("signs", value, f"The same: share of variance that the map tells of {what}", "similarities", 3)
