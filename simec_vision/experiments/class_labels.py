@@ -22,6 +22,7 @@ from simec_vision.experiments.embedding_cells import (
     digit_map,
     error_tables,
     fitted,
+    without_original,
 )
 from simec_vision.experiments.figures import draw_curves, draw_maps
 from simec_vision.experiments.results import Check
@@ -53,6 +54,7 @@ def class_labels(
     root: str = "data",
     seeds: list[int] = [0, 1, 2],  # noqa: B006
     processes: int = 1,
+    original_recipe: bool = True,
     quick: bool = False,
     out: str | None = None,
 ) -> None:
@@ -64,6 +66,7 @@ def class_labels(
         root: Folder of MNIST/raw and of the newsgroups.
         seeds: Seeds of training; of these, MNIST and newsgroups take the first.
         processes: Cells at once; each has its share of the processor's threads.
+        original_recipe: Train as the original did as well, which takes most of the time.
         quick: Digits only, few cells, one seed.
         out: Folder, new, empty or of the same experiment; default: runs/class_labels.
     """
@@ -71,6 +74,7 @@ def class_labels(
     cells = [*planned(chosen, seeds[:1] if quick else seeds, root)]
     if quick:
         cells = [cell for cell in cells if (cell.table, cell.column) in QUICK and not cell.row.startswith(ORIGINAL)]
+    cells = cells if original_recipe else without_original(cells)
     run_experiment("class_labels", cells, TABLES, claims, figures, config, processes, out)
 
 

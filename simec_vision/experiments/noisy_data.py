@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simec_vision.experiments.cells import Cell
-from simec_vision.experiments.embedding_cells import ORIGINAL, OURS, curves, fitted, match, regressed
+from simec_vision.experiments.embedding_cells import ORIGINAL, OURS, curves, fitted, match, regressed, without_original
 from simec_vision.experiments.figures import Curves, draw_curves
 from simec_vision.experiments.noise import Noise, noisy
 from simec_vision.experiments.results import Check
@@ -63,6 +63,7 @@ def noisy_data(
     root: str = "data",
     seeds: list[int] = [0],  # noqa: B006
     processes: int = 1,
+    original_recipe: bool = True,
     quick: bool = False,
     out: str | None = None,
 ) -> None:
@@ -75,6 +76,7 @@ def noisy_data(
         root: Folder of MNIST/raw.
         seeds: Seeds of training.
         processes: Cells at once; each has its share of the processor's threads.
+        original_recipe: Train as the original did as well, which takes most of the time.
         quick: Digits, few cells, one seed.
         out: Folder, new, empty or of the same experiment; default: runs/noisy_data.
     """
@@ -84,6 +86,7 @@ def noisy_data(
         cells = [cell for cell in cells if (cell.options["noise"], cell.options["level"]) in QUICK]
         cells = [cell for cell in cells if not cell.row.startswith(ORIGINAL)]
     comparable = chosen == "mnist"
+    cells = cells if original_recipe else without_original(cells)
     run_experiment("noisy_data", cells, TABLES, claims, figures, config, processes, out, comparable)
 
 

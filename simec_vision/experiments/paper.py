@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from simec_vision.experiments import paper_classes, paper_kernel, paper_signs
-from simec_vision.experiments.embedding_cells import ORIGINAL
+from simec_vision.experiments.embedding_cells import ORIGINAL, without_original
 from simec_vision.experiments.figures import draw_curves, draw_maps
 from simec_vision.experiments.results import Check
 from simec_vision.experiments.sources import mnist
@@ -25,6 +25,7 @@ def paper(
     root: str = "data",
     seeds: list[int] = [0],  # noqa: B006
     processes: int = 1,
+    original_recipe: bool = True,
     quick: bool = False,
     out: str | None = None,
 ) -> None:
@@ -36,6 +37,7 @@ def paper(
         root: Folder of MNIST/raw.
         seeds: Seeds of training.
         processes: Cells at once; each has its share of the processor's threads.
+        original_recipe: Train as the original did as well, which takes most of the time.
         quick: Few cells of scikit-learn's digits, one seed, and not the original's recipe; it needs no data.
         out: Folder, new, empty or of the same experiment; default: runs/paper.
     """
@@ -47,6 +49,7 @@ def paper(
     if quick:
         cells = [cell for cell in cells if not cell.row.startswith(ORIGINAL)]
     tables = [table for part in chosen for table in PARTS[part].TABLES]
+    cells = cells if original_recipe else without_original(cells)
     run_experiment("paper", cells, tables, claims, figures, config, processes, out, comparable=not quick)
 
 
