@@ -9,18 +9,21 @@ EXPERIMENTS = {
     "paper": ("none with --quick; MNIST in full", "40 seconds with --quick, a day in full"),
     "matrix_factorization": ("none", "half a minute with --quick, an hour in full"),
     "flowerpots": ("none", "10 seconds"),
-    "nonmetric": ("none with --quick; MNIST, tales and news in full", "20 seconds with --quick, 15 minutes in full"),
-    "manifold": ("none", "15 seconds with --quick, 15 minutes in full"),
+    "nonmetric": ("none with --quick; MNIST, tales and news in full", "20 seconds with --quick, 12 minutes in full"),
+    "manifold": ("none", "15 seconds with --quick, 4 minutes in full"),
     "link_prediction": (
         "a knowledge graph, such as WN18RR; none with --quick",
-        "10 seconds with --quick, 40 minutes in full, hours more with --original_recipe",
+        "10 seconds with --quick, 15 minutes in full, hours more with --original_recipe",
     ),
     "recommender": (
         "MovieLens 100k, or tables of ratings and features; none with --quick",
         "20 seconds with --quick, 15 minutes in full",
     ),
-    "linear_nonlinear": ("none; MNIST and 20 newsgroups, if there", "20 seconds with --quick, hours in full"),
-    "class_labels": ("none; MNIST and 20 newsgroups, if there", "20 seconds with --quick, an hour in full"),
+    "linear_nonlinear": (
+        "none; MNIST and 20 newsgroups, if there",
+        "20 seconds with --quick, hours in full, 40 minutes with --original_recipe false",
+    ),
+    "class_labels": ("none; MNIST and 20 newsgroups, if there", "20 seconds with --quick, 30 minutes in full"),
     "noisy_data": ("none; MNIST, if there", "20 seconds with --quick, hours in full"),
     "transfer_tasks": ("any images with classes; the original's: CIFAR-10", "1 minute with --quick, hours in full"),
 }
