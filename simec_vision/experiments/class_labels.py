@@ -73,8 +73,9 @@ def class_labels(
     chosen: list[str] = [*parts] or ["digits", *(["mnist"] if (Path(root) / "MNIST" / "raw").is_dir() else [])]
     cells = [*planned(chosen, seeds[:1] if quick else seeds, root)]
     if quick:
-        cells = [cell for cell in cells if (cell.table, cell.column) in QUICK and not cell.row.startswith(ORIGINAL)]
-    cells = cells if original_recipe else without_original(cells)
+        cells = [cell for cell in cells if (cell.table, cell.column) in QUICK]
+    if quick or not original_recipe:
+        cells = without_original(cells)
     run_experiment("class_labels", cells, TABLES, claims, figures, config, processes, out)
 
 

@@ -85,9 +85,9 @@ def noisy_data(
     cells = [*planned(chosen, [*(parts or NOISES)], seeds[:1] if quick else seeds, root)]
     if quick:
         cells = [cell for cell in cells if (cell.options["noise"], cell.options["level"]) in QUICK]
-        cells = [cell for cell in cells if not cell.row.startswith(ORIGINAL)]
+    if quick or not original_recipe:
+        cells = without_original(cells)
     comparable = chosen == "mnist"
-    cells = cells if original_recipe else without_original(cells)
     run_experiment("noisy_data", cells, TABLES, claims, figures, config, processes, out, comparable)
 
 

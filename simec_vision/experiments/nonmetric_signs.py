@@ -7,8 +7,8 @@ import numpy as np
 
 from simec_vision.experiments.cells import Cell, arrays_of
 from simec_vision.experiments.embedding_cells import ORIGINAL, OURS
-from simec_vision.experiments.figures import Map, draw_maps
-from simec_vision.experiments.overlaps import HIDDEN, L2, mapped, overlaps, scaled
+from simec_vision.experiments.figures import draw_maps
+from simec_vision.experiments.overlaps import HIDDEN, L2, class_and_ink, mapped, overlaps, scaled
 from simec_vision.experiments.results import Check, error
 from simec_vision.experiments.table_report import Found, Table, reached
 
@@ -63,21 +63,10 @@ def claims(found: Found) -> Iterator[Check]:
 
 def figures(found: Found) -> None:
     """Draw our map of each way, of the first seed, by class and by ink."""
-    maps = []
-    for value, array in (("class", "classes"), ("ink", "weights")):
-        shown: dict[str, Cell] = {}
-        for cell in found.cells:
-            if (cell.table, cell.row) == ("signs", OURS):
-                shown.setdefault(cell.column, cell)
-        for column, cell in shown.items():
-            arrays = arrays_of(cell, found.folder)
-            maps.append(
-                Map(
-                    f"S1 and S2, {column}: {value}",
-                    arrays["points"],
-                    arrays[array],
-                    names="07" if value == "class" else "",
-                )
-            )
+    shown: dict[str, Cell] = {}
+    for cell in found.cells:
+        if (cell.table, cell.row) == ("signs", OURS):
+            shown.setdefault(f"S1 and S2, {cell.column}", cell)
+    maps = class_and_ink({title: arrays_of(cell, found.folder) for title, cell in shown.items()})
     if maps:
         draw_maps(maps, found.folder / "signs.png", columns=2, size=4.2)

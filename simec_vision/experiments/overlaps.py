@@ -1,5 +1,6 @@
 """Digits 0 and 7 by the overlap of their ink, which is no inner product: the data, and cells that learn it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simec_vision.experiments.embedding_cells import SHOWN
+from simec_vision.experiments.figures import Map
 from simec_vision.experiments.results import error
 from simec_vision.experiments.sources import digits, drawn, mnist
 from simec_vision.kernels import centre_blocks, simpson, split_by_sign
@@ -128,6 +130,12 @@ def mapped(embedding: NDArray[Any], root: str | None, more: int) -> dict[str, An
     told = {"class": told_by(embedding, given.classes), "ink": told_by(embedding, given.ink)}
     shown = {"points": embedding, "classes": given.classes, "weights": given.ink}
     return told | {name: array[:SHOWN] for name, array in shown.items()}
+
+
+def class_and_ink(shown: Mapping[str, Mapping[str, NDArray[Any]]]) -> list[Map]:
+    """Give each map, title → the arrays of :func:`mapped`, by class, and then each by ink."""
+    by_class = [Map(f"{title}: class", a["points"], a["classes"], names="07") for title, a in shown.items()]
+    return by_class + [Map(f"{title}: ink", a["points"], a["weights"]) for title, a in shown.items()]
 
 
 def told_by(points: NDArray[Any], value: NDArray[Any]) -> float:

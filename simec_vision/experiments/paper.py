@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from simec_vision.experiments import paper_classes, paper_kernel, paper_signs
-from simec_vision.experiments.embedding_cells import ORIGINAL, without_original
+from simec_vision.experiments.embedding_cells import without_original
 from simec_vision.experiments.figures import draw_curves, draw_maps
 from simec_vision.experiments.results import Check
 from simec_vision.experiments.sources import mnist
@@ -46,10 +46,9 @@ def paper(
         mnist(root)  # here the user learns what is missing
     seeds = seeds[:1] if quick else seeds
     cells = [cell for part in chosen for cell in PARTS[part].planned(seeds, None if quick else root)]
-    if quick:
-        cells = [cell for cell in cells if not cell.row.startswith(ORIGINAL)]
+    if quick or not original_recipe:
+        cells = without_original(cells)
     tables = [table for part in chosen for table in PARTS[part].TABLES]
-    cells = cells if original_recipe else without_original(cells)
     run_experiment("paper", cells, tables, claims, figures, config, processes, out, comparable=not quick)
 
 

@@ -12,6 +12,7 @@ from simec_vision.experiments.overlaps import (
     HIDDEN,
     L2,
     SIGNS,
+    class_and_ink,
     decomposed,
     digits_eigenvalue,
     eigen,
@@ -177,11 +178,4 @@ def maps(found: Found) -> list[Map]:
     for cell in found.cells:
         if cell.table == "maps" or (cell.row, cell.column) == (f"{OURS}, {SUM}", "2"):
             shown.setdefault(cell.row, cell)
-    drawn = []
-    for colours, what in (("classes", "class"), ("weights", "ink")):
-        for row, cell in shown.items():
-            arrays = arrays_of(cell, found.folder)
-            drawn.append(
-                Map(f"{row}: {what}", arrays["points"], arrays[colours], names="07" if what == "class" else "")
-            )
-    return drawn
+    return class_and_ink({row: arrays_of(cell, found.folder) for row, cell in shown.items()})
