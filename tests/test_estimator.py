@@ -237,6 +237,28 @@ def test_scaling_folds_in_and_out():
     assert measure(np.zeros((3, 2)), {}).size == 1
 
 
+def test_wide_inputs_are_made_smaller():
+    random = np.random.default_rng(0)
+    images = random.normal(size=(50, 784))
+    for narrow, wide in ((images, np.tile(images, 16)), (sparse.csr_array(images), sparse.csr_array(np.tile(images, 16)))):
+        assert measure(narrow, {}).size == 1
+        assert measure(wide, {}).size == 16
+
+
+@pytest.mark.parametrize("hidden", [(), (10,)])
+def test_more_features_than_items(hidden):
+    """Two factors of twenty features, and 3000 more of noise: what is learned fits, and new items do not blow up."""
+    random = np.random.default_rng(0)
+    clean = random.normal(size=(300, 2)) @ random.normal(size=(2, 20))
+    x = np.hstack([clean, random.normal(size=(300, 3000))])
+    kernel = clean @ clean.T
+    size = (kernel**2).mean()
+    made = SimilarityEncoder(2, hidden=hidden, l2_embedding=1e-4, epochs=30).fit(x[:200], kernel[:200, :200])
+    known, new = made.transform(x[:200]), made.transform(x[200:])
+    assert ((known @ known.T - kernel[:200, :200]) ** 2).mean() < 0.05 * size
+    assert ((new @ new.T - kernel[200:, 200:]) ** 2).mean() < 1.1 * size
+
+
 # --- going on, saving, validation -------------------------------------------------------------------------------------
 
 

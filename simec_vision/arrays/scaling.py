@@ -17,7 +17,7 @@ class Scaling:
 
     Args:
         shift: Mean of each feature, shape ``(feature,)``; None leaves inputs where they are (sparse ones).
-        size: Root mean variance of the features.
+        size: Root mean variance of the features, or more where an item has very many (:data:`REACH`).
         similarity: Root mean square of the known similarities.
     """
 
@@ -55,16 +55,28 @@ class Scaling:
         layer.weight.data.copy_(weight * self.size if back else outer)
 
 
+REACH = 700.0
+"""Sum of the absolute values of an item's scaled features, on average, up to which a step of Adam is small enough.
+
+Adam moves each weight of a layer by about as much, so an item's output moves by the learning rate times this sum; for
+the same change whatever the width, learning rates fall as 1 / width (Yang et al. 2021, arXiv 2203.03466). Smaller inputs
+do that, start embeddings nearer to 0 and make the L2 penalty count for more. Images of 28 × 28 stay just below.
+"""
+
+
 def measure(items: Any, similarities: dict[str, Any]) -> Scaling:
     """Find the scaling of inputs ``(item, feature)`` and, unless there are none, of all similarities together.
 
     Sizes are rounded to powers that multiply and divide without rounding: of 2, and of 4 where their root is taken.
     """
     if hasattr(items, "tocsr"):
-        shift, size = None, np.sqrt(items.multiply(items).mean())
+        shift, size, moved = None, np.sqrt(items.multiply(items).mean()), items
     else:
         shift, size = items.mean(axis=0, dtype=np.float64), np.sqrt(items.var(axis=0, dtype=np.float64).mean())
-    return Scaling(shift, _power(float(size), 2.0), _power(root_mean_square(similarities), 4.0))
+        moved = items - shift
+    size = _power(float(size), 2.0)
+    reach = float(abs(moved).sum()) / items.shape[0] / size
+    return Scaling(shift, size * _power(max(1.0, reach / REACH), 2.0), _power(root_mean_square(similarities), 4.0))
 
 
 def _power(size: float, base: float) -> float:
