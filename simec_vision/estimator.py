@@ -37,12 +37,11 @@ class SimilarityEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         loss: ``mse``, ``mae`` or ``bce`` (similarities between 0 and 1; predictions are probabilities), the mean over
             an item's known similarities, then over items, then over similarities.
         recipe: ``fast`` scales inputs and similarities to one size for training (learning rates, penalties and losses
-            hold for these; the model itself takes and gives what it should; inputs of more than about a thousand
-            features are made smaller than that, which slows training down as their number asks) and takes Adam, large
-            batches and a cosine schedule. ``keras`` and ``torch`` train as the original's two implementations: the first with Adamax, Glorot
-            start, L2 1e-8 and 1e-5 of hidden and embedding layer and penalties from the start, the second with Adam, a
-            plateau schedule from epoch 4, the orthogonality penalty after 1/3 of the epochs, and the best epoch
-            restored.
+            hold for these; the model itself takes and gives what it should), inputs of more than about a thousand
+            features to a smaller one, and takes Adam, large batches and a cosine schedule. ``keras`` and ``torch``
+            train as the original's two implementations: the first with Adamax, Glorot start, L2 1e-8 and 1e-5 of
+            hidden and embedding layer and penalties from the start, the second with Adam, a plateau schedule from
+            epoch 4, the orthogonality penalty after 1/3 of the epochs, and the best epoch restored.
         gram_penalty: Strength of the mean squared gap between ``head @ head.T`` and the references' own similarities,
             which makes inner products of embeddings similarities themselves (the original's ``s_ll_reg``). These are
             ``gram`` of :meth:`fit`, or else the first rows of y, where symmetric. ``fast``: 1 where there are any.

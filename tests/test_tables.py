@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,8 @@ def square(number, seed):
         calls.write(f"{number} {seed}\n")
     if number == 13:
         raise InputError("Expected no 13")
+    if number == 14:
+        os.kill(os.getpid(), signal.SIGKILL)  # as the system does when memory ends
     return {"square": number**2 + 0.1 * seed, "roots": np.array([number, -number])}
 
 
@@ -55,6 +58,9 @@ def test_cells_are_made_once_and_go_on():
 def test_a_cell_that_fails_leaves_the_others():
     with pytest.raises(InputError, match="no 13"):
         made(cells(2, 13), Path("made"))
+    assert len(Path("made/cells.jsonl").read_text().splitlines()) == 2
+    with pytest.raises(InputError, match=r"lack of memory.*fewer --processes"):
+        made(cells(2, 14), Path("made"))
     assert len(Path("made/cells.jsonl").read_text().splitlines()) == 2
     with pytest.raises(InputError, match="at least one process"):
         made(cells(2), Path("made"), processes=0)

@@ -58,9 +58,9 @@ class Scaling:
 REACH = 700.0
 """Sum of the absolute values of an item's scaled features, on average, up to which a step of Adam is small enough.
 
-Adam moves each weight of a layer by about as much, so an item's output moves by the learning rate times this sum; for
-the same change whatever the width, learning rates fall as 1 / width (Yang et al. 2021, arXiv 2203.03466). Smaller inputs
-do that, start embeddings nearer to 0 and make the L2 penalty count for more. Images of 28 × 28 stay just below.
+Adam moves all weights of a layer by about as much, so that an item's output moves by the learning rate times this sum.
+For the same change whatever the width, learning rates fall as 1 / width (Yang et al. 2021, arXiv 2203.03466). Smaller
+inputs do that, start embeddings nearer to 0 and make the L2 penalty count for more. Images of 28 × 28 stay just below.
 """
 
 

@@ -7,7 +7,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
@@ -77,11 +77,19 @@ def workers(processes: int) -> Iterator[Executor]:
     """Start new processes, which import and load images once and make many runs, each with its share of the threads.
 
     A run has the same number of threads however many are left to do, so that going on rounds as an undisturbed run.
+
+    Raises:
+        InputError: if the system ended one of them.
     """
     context, threads = multiprocessing.get_context("spawn"), max(1, _cores() // processes)
-    with ProcessPoolExecutor(processes, context, _prepare, (threads,)) as pool:
+    with ProcessPoolExecutor(processes, context, _prepare, (threads, os.getpid())) as pool:
         try:
             yield pool
+        except BrokenExecutor as error:
+            raise InputError(
+                "The system ended a process, most likely for lack of memory: run the same command again, which goes "
+                "on, with fewer --processes"
+            ) from error
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
@@ -137,14 +145,14 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _prepare(threads: int) -> None:
+def _prepare(threads: int, parent: int) -> None:
     import torch
 
     from simec_vision.datamodules.image_data import remember
 
     torch.set_num_threads(threads)
     remember()
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
 def _end_with(parent: int) -> None:
