@@ -37,7 +37,9 @@ THEIRS: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 OWN: dict[str, dict[str, Any]] = {
-    "linear": OWN_FROZEN,  # a head that moves scales embeddings up where noise is strong (error 2600 in place of 75)
+    # A head that moves scales embeddings up where noise is strong (error 2600 in place of 75), and a weaker L2 learns
+    # more of the noise by heart (10 times as many dimensions as pixels: held-out error 15.6 in place of 12.8).
+    "linear": {**OWN_FROZEN, "l2_embedding": 1e-3},
     "classes": {"l2_embedding": 1e-4, "hidden": [25, 25], "l2_hidden": 1e-4},
 }
 QUICK = {("white", 0), ("white", 2.5), ("correlated", 2.5)}
