@@ -24,6 +24,9 @@ DEEP = "5 × 25 hidden"
 LAYERS = {LINEAR: [], HIDDEN: [25, 25], DEEP: [25] * 5}
 """Way → hidden layers."""
 THEIRS = {**KERAS, "gram_penalty": 0.5, "l2_head": 1e-7}
+OWN_HIDDEN = {"l2_hidden": 3e-4, "epochs": 60, "batch_size": 64}
+"""Ours with hidden layers, chosen by 1600 of MNIST's 8000 training items: they err by .019 with five layers and 9
+dimensions; with L2 1e-5 and as many epochs and items a step as the recipe says, .025."""
 DIMS, QUICK_DIMS = (2, 3, 4, 5, 6, 7, 8, 9, 10, 15), (9,)
 PLACES = (1, 9, 10)
 SPECTRUM = Table("class_spectrum", "value", "Classes: eigenvalues of the similarities", "place", 0)
@@ -43,7 +46,7 @@ def settings(dims: tuple[int, ...], strength: float) -> Settings:
         dims,
         strength,
         {LINEAR: {**THEIRS, "lr": 0.001}, **{way: {**THEIRS, **more} for way, more in deep.items()}},
-        {LINEAR: {}, **{way: {"hidden": more["hidden"], "l2_hidden": 1e-5} for way, more in deep.items()}},
+        {LINEAR: {}, **{way: {"hidden": more["hidden"], **OWN_HIDDEN} for way, more in deep.items()}},
         9,
         {LINEAR: {7: 0.005}, HIDDEN: {7: 0.01, 10: 0.1}, DEEP: {7: 0.01}},
     )

@@ -20,7 +20,7 @@ from simec_vision.experiments.embedding_cells import (
     predicted,
 )
 from simec_vision.experiments.figures import Curves
-from simec_vision.experiments.linear_nonlinear_mnist import RADIAL_HIDDEN
+from simec_vision.experiments.linear_nonlinear_mnist import L2_UNKNOWN, RADIAL_HIDDEN
 from simec_vision.experiments.results import Check
 from simec_vision.experiments.table_report import Found, Table, exactly, reached
 from simec_vision.experiments.tasks import WIDTHS, Data, gamma, items, task
@@ -29,7 +29,7 @@ DIM = 10
 THEIRS: dict[str, Any] = {**RADIAL_HIDDEN, "lr": 0.0005}
 STRENGTHS, QUICK_STRENGTHS = (0, 1e-4, 1e-3, 0.01, 0.1, 0.5, 1), (0, 0.5)
 REFERENCES, QUICK_REFERENCES = (100, 250, 500, 750, 1000, 1500, 2500, 5000, 8000), (250,)
-OURS_UNKNOWN: dict[str, Any] = {**OWN_MOVING, "gram_penalty": 5.0}
+OURS_UNKNOWN: dict[str, Any] = {**OWN_MOVING, "gram_penalty": 5.0, "l2_hidden": L2_UNKNOWN}
 """Ours where similarities are unknown: of few known ones a weaker Gram penalty does not set the scale."""
 UNKNOWN = (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 QUICK_UNKNOWN = (0.9,)
