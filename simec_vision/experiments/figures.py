@@ -87,17 +87,26 @@ def _curves(axis: Any, panel: Curves, looks: Mapping[str, tuple[str, str]]) -> N
         getattr(axis, f"set_{which}scale")("log")
     if "x" in panel.logarithmic:
         _ticks(axis.xaxis)
+    if "y" in panel.logarithmic:
+        low, high = axis.get_ylim()
+        _ticks(axis.yaxis, narrow=high < NARROW * low)
     plain(axis, "both")
     axis.set_xlabel(panel.x, fontsize=9.5, color=INK)
     axis.set_ylabel(panel.y, fontsize=9.5, color=INK)
     axis.set_title(panel.title, fontsize=10.5, color=INK, loc="left")
 
 
-def _ticks(axis: Any) -> None:
-    """Mark 1, 2, 5, 10, … along a logarithmic axis."""
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+NARROW = 5
+"""Largest over smallest number on a logarithmic axis up to which its marks are as far apart as on any other."""
 
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+
+def _ticks(axis: Any, narrow: bool = False) -> None:
+    """Mark 1, 2, 5, 10, … along a logarithmic axis, or round numbers along a narrow one."""
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator, StrMethodFormatter
+
+    axis.set_major_locator(MaxNLocator(5) if narrow else LogLocator(subs=(1.0, 2.0, 5.0)))
+    if narrow:
+        axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.set_minor_formatter(NullFormatter())
 
