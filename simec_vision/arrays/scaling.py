@@ -75,8 +75,13 @@ def measure(items: Any, similarities: dict[str, Any]) -> Scaling:
         shift, size = items.mean(axis=0, dtype=np.float64), np.sqrt(items.var(axis=0, dtype=np.float64).mean())
         moved = items - shift
     size = _power(float(size), 2.0)
-    reach = float(abs(moved).sum()) / items.shape[0] / size
+    reach = float(_sizes(moved).sum()) / items.shape[0] / size
     return Scaling(shift, size * _power(max(1.0, reach / REACH), 2.0), _power(root_mean_square(similarities), 4.0))
+
+
+def _sizes(moved: Any) -> Any:
+    """Give absolute values, in place where the array is a dense one."""
+    return abs(moved) if hasattr(moved, "tocsr") else np.abs(moved, out=moved)
 
 
 def _power(size: float, base: float) -> float:

@@ -79,7 +79,7 @@ def workers(processes: int) -> Iterator[Executor]:
     A run has the same number of threads however many are left to do, so that going on rounds as an undisturbed run.
 
     Raises:
-        InputError: if the system ended one of them.
+        InputError: if one ended before its run was done, as where the system kills it for lack of memory.
     """
     context, threads = multiprocessing.get_context("spawn"), max(1, _cores() // processes)
     with ProcessPoolExecutor(processes, context, _prepare, (threads, os.getpid())) as pool:
@@ -87,8 +87,8 @@ def workers(processes: int) -> Iterator[Executor]:
             yield pool
         except BrokenExecutor as error:
             raise InputError(
-                "The system ended a process, most likely for lack of memory: run the same command again, which goes "
-                "on, with fewer --processes"
+                "A process ended before its run was done, most likely for lack of memory: go on with fewer --processes "
+                "or more memory"
             ) from error
         except BaseException:
             pool.shutdown(cancel_futures=True)

@@ -86,26 +86,27 @@ def _curves(axis: Any, panel: Curves, looks: Mapping[str, tuple[str, str]]) -> N
     for which in panel.logarithmic:
         getattr(axis, f"set_{which}scale")("log")
     if "x" in panel.logarithmic:
-        _ticks(axis.xaxis)
+        _ticks(axis.xaxis, LEAST_WIDE)
     if "y" in panel.logarithmic:
         low, high = axis.get_ylim()
-        _ticks(axis.yaxis, narrow=high < NARROW * low)
+        _ticks(axis.yaxis, high / low)
     plain(axis, "both")
     axis.set_xlabel(panel.x, fontsize=9.5, color=INK)
     axis.set_ylabel(panel.y, fontsize=9.5, color=INK)
     axis.set_title(panel.title, fontsize=10.5, color=INK, loc="left")
 
 
-NARROW = 5
-"""Largest over smallest number on a logarithmic axis up to which its marks are as far apart as on any other."""
+LEAST_WIDE, MOST_WIDE = 5, 1e3
+"""Largest over smallest number on a logarithmic axis from which, and up to which, 1, 2, 5, 10, … are marked."""
 
 
-def _ticks(axis: Any, narrow: bool = False) -> None:
-    """Mark 1, 2, 5, 10, … along a logarithmic axis, or round numbers along a narrow one."""
+def _ticks(axis: Any, width: float) -> None:
+    """Mark 1, 2, 5, 10, … along a logarithmic axis; powers of 10 along a wide one, round numbers along a narrow one."""
     from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator, StrMethodFormatter
 
-    axis.set_major_locator(MaxNLocator(5) if narrow else LogLocator(subs=(1.0, 2.0, 5.0)))
-    if narrow:
+    steps = (1.0,) if width > MOST_WIDE else (1.0, 2.0, 5.0)
+    axis.set_major_locator(MaxNLocator(5) if width < LEAST_WIDE else LogLocator(subs=steps))
+    if width < LEAST_WIDE:
         axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.set_minor_formatter(NullFormatter())

@@ -29,7 +29,7 @@ EXPERIMENTS = {
     "class_labels": ("none; MNIST and 20 newsgroups, if there", "20 seconds with --quick, 30 minutes in full"),
     "noisy_data": (
         "none; MNIST, if there",
-        "20 seconds with --quick, hours in full, 25 minutes with --original_recipe false",
+        "20 seconds with --quick, hours in full, 40 minutes with --original_recipe false",
     ),
     "transfer_tasks": ("any images with classes; the original's: CIFAR-10", "1 minute with --quick, hours in full"),
 }
