@@ -70,18 +70,14 @@ def measure(items: Any, similarities: dict[str, Any]) -> Scaling:
     Sizes are rounded to powers that multiply and divide without rounding: of 2, and of 4 where their root is taken.
     """
     if hasattr(items, "tocsr"):
-        shift, size, moved = None, np.sqrt(items.multiply(items).mean()), items
+        shift, size, total = None, np.sqrt(items.multiply(items).mean()), abs(items).sum()
     else:
-        shift, size = items.mean(axis=0, dtype=np.float64), np.sqrt(items.var(axis=0, dtype=np.float64).mean())
+        shift = items.mean(axis=0, dtype=np.float64)
         moved = items - shift
+        size, total = np.linalg.norm(moved) / np.sqrt(moved.size), np.abs(moved, out=moved).sum()
     size = _power(float(size), 2.0)
-    reach = float(_sizes(moved).sum()) / items.shape[0] / size
+    reach = float(total) / items.shape[0] / size
     return Scaling(shift, size * _power(max(1.0, reach / REACH), 2.0), _power(root_mean_square(similarities), 4.0))
-
-
-def _sizes(moved: Any) -> Any:
-    """Give absolute values, in place where the array is a dense one."""
-    return abs(moved) if hasattr(moved, "tocsr") else np.abs(moved, out=moved)
 
 
 def _power(size: float, base: float) -> float:
