@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from simec_vision.items import InputError
@@ -56,18 +57,23 @@ def known_sums(elementwise: Elementwise, predicted: Tensor, target: Tensor) -> t
     Returns:
         Σ_j M_ij · loss_ij and Σ_j M_ij, each of shape ``(batch,)``.
     """
-    _check_shapes(predicted, target)
+    _check_shapes(predicted.shape, target)
     known = ~torch.isnan(target)
     losses = elementwise(predicted, torch.where(known, target, 0.0))
     return torch.where(known, losses, 0.0).sum(dim=-1), known.sum(dim=-1)
 
 
-def _check_shapes(predicted: Tensor, target: Tensor) -> None:
-    if predicted.shape != target.shape:
+def _check_shapes(predicted: tuple[int, ...], target: Tensor) -> None:
+    if predicted != target.shape:
         raise ValueError(
-            f"Expected target similarities of the predictions' shape (batch, reference) = {tuple(predicted.shape)}, "
+            f"Expected target similarities of the predictions' shape (batch, reference) = {tuple(predicted)}, "
             f"got {tuple(target.shape)}. The head and the similarity have different references"
         )
+
+
+def times(strength: float, value: Tensor) -> Tensor:
+    """Give ``strength · value``, at no cost for a strength of 1."""
+    return value if strength == 1 else strength * value
 
 
 def known_mean(sums: Tensor, counts: Tensor) -> Tensor:
@@ -130,7 +136,7 @@ def mean_of(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tenso
     """Take the mean of a loss where every target is known, of tensors of one shape ``(batch, reference)``."""
 
     def mean(predicted: Tensor, target: Tensor) -> Tensor:
-        _check_shapes(predicted, target)
+        _check_shapes(predicted.shape, target)
         return loss(predicted, target).mean()
 
     return mean
@@ -138,6 +144,50 @@ def mean_of(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tenso
 
 COMPLETE = {"mse": mean_of(F.mse_loss), "mae": mean_of(F.l1_loss), "bce": mean_of(cross_entropy)}
 """The losses of :data:`LOSSES` where every target is known: the same values from a fifth of the passes over memory."""
+
+
+def _square_sum(matrix: Tensor) -> Tensor:
+    flat = matrix.flatten()
+    return flat.dot(flat)  # no copy of squares
+
+
+class _InnerProductError(torch.autograd.Function):
+    """Mean of (E Wᵀ − T)², whose gradient takes two thin products of the gaps and no other matrix of their size."""
+
+    @staticmethod
+    def forward(ctx: Any, embedding: Tensor, weight: Tensor, target: Tensor) -> Tensor:
+        gaps = (embedding @ weight.T).sub_(target)
+        ctx.save_for_backward(embedding, weight, gaps)
+        return _square_sum(gaps) / max(gaps.numel(), 1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        embedding, weight, gaps = ctx.saved_tensors
+        factor = gradient * (2 / max(gaps.numel(), 1))
+        # A product with few columns is several times faster from a matrix that lies along them (measured).
+        thin = weight.T.contiguous().T
+        of_embedding = (gaps @ thin).mul_(factor) if ctx.needs_input_grad[0] else None
+        of_weight = (embedding.T @ gaps).mul_(factor).T if ctx.needs_input_grad[1] else None
+        return of_embedding, of_weight, None
+
+
+def inner_product_mse(embedding: Tensor, weight: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error of the inner products with references where every target is known.
+
+    The value of ``F.mse_loss(embedding @ weight.T, target)`` in half of its time.
+
+    Args:
+        embedding: Shape ``(batch, embedding)``.
+        weight: A head's weight, shape ``(reference, embedding)``, of the same type.
+        target: Target similarities, shape ``(batch, reference)``, all known; it gets no gradient.
+
+    Returns:
+        A scalar.
+    """
+    _check_shapes((len(embedding), len(weight)), target)
+    error: Tensor = _InnerProductError.apply(embedding, weight, target)
+    return error
 
 
 class _SelfProduct(torch.autograd.Function):
@@ -162,6 +212,29 @@ def self_product(matrix: Tensor) -> Tensor:
 
 def _product(weight: Tensor, known: Tensor | None) -> Tensor:
     return self_product(weight) if known is None else known
+
+
+class _GramGaps(torch.autograd.Function):
+    """Weighed sum of (W Wᵀ − S)², entries outside the diagonal ``other`` times, over a count."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, gram: Tensor, other: float, count: int) -> Tensor:
+        gaps = (weight @ weight.T).sub_(gram)
+        own = gaps.diagonal().clone()
+        value = (other * _square_sum(gaps) + (1 - other) * _square_sum(own)) / count
+        if other != 1:
+            gaps.mul_(other).diagonal().copy_(own)
+        ctx.save_for_backward(weight, gaps)
+        ctx.factor = 2 / count
+        return value
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        weight, gaps = ctx.saved_tensors
+        thin = weight.T.contiguous()
+        half = thin @ gaps  # the transpose of gapsᵀ W, and of gaps W if the similarities are symmetric
+        return (half + thin @ gaps.T).mul_(gradient * ctx.factor).T, None, None, None
 
 
 def gram_penalty(weight: Tensor, gram: Tensor) -> Tensor:
@@ -202,11 +275,11 @@ def gram_penalty_block(
     Returns:
         A scalar.
     """
-    product, other = self_product(weight.T), (num_references - 1) / max(len(gram) - 1, 1)
+    other = (num_references - 1) / max(len(gram) - 1, 1)
     if complete:
-        squared = (product - gram) ** 2
-        return (other * squared.sum() + (1 - other) * squared.diagonal().sum()) / (len(gram) * num_references)
-    known = ~torch.isnan(gram)
+        penalty: Tensor = _GramGaps.apply(weight, gram, other, len(gram) * num_references)
+        return penalty
+    product, known = self_product(weight.T), ~torch.isnan(gram)
     squared = torch.where(known, product - torch.where(known, gram, 0.0), 0.0) ** 2
     inverse = torch.full_like(squared, other).fill_diagonal_(1)
     sums = (squared * inverse).sum(dim=1)

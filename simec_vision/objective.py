@@ -158,14 +158,14 @@ def gram_estimate(seen: Seen, target: Any, block: int, seed: int, step: int, kno
         if target.complete:
             return gram_penalty_expanded(weight, target.gram(), seen.product)
         return gram_penalty(weight, target.gram())
-    chosen = torch.arange(size)
+    rows, columns = weight, seen.columns
     if size < len(weight):
         # A draw of its own, or the block would be no random part of a random subset.
-        chosen = torch.from_numpy(block_of_references(len(weight), size, seed, step, draw=int(len(weight) < total)))
-    chosen = chosen.to(weight.device)
-    columns = chosen if seen.columns is None else seen.columns[chosen]
+        drawn = block_of_references(len(weight), size, seed, step, draw=int(len(weight) < total))
+        chosen = torch.from_numpy(drawn).to(weight.device)
+        rows = weight.index_select(0, chosen)
+        columns = chosen if columns is None else columns[chosen]
     counts = None if known_counts is None else known_counts[columns]
-    rows = weight if size == len(weight) else weight[chosen]
     return gram_penalty_block(rows, target.gram(columns), total, counts, target.complete)
 
 

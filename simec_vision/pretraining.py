@@ -10,7 +10,16 @@ from torch.nn import functional as F
 
 from simec_vision.heads import SimilarityHead
 from simec_vision.items import InputError, nearest
-from simec_vision.losses import COMPLETE, ELEMENTWISE, LOSSES, known_mean, known_sums, orthogonality_penalty
+from simec_vision.losses import (
+    COMPLETE,
+    ELEMENTWISE,
+    LOSSES,
+    inner_product_mse,
+    known_mean,
+    known_sums,
+    orthogonality_penalty,
+    times,
+)
 from simec_vision.metrics import SimilarityMatch
 from simec_vision.model import SimilarityModel
 from simec_vision.objective import Objective as Objective
@@ -156,8 +165,7 @@ class Pretraining(Training):
         """Compute the objective on a batch of images and their index."""
         images, index = batch
         seen, embedding = self.seen(), self.model.embed(images)
-        predicted = {head: F.linear(embedding, part.weight) for head, part in seen.items()}
-        losses = self.head_losses(predicted, index, seen)
+        losses = {head: self._step_loss(head, embedding, index, part) for head, part in seen.items()}
         similarity = self.weighted(losses)
         loss = similarity + self.penalty(seen)
         self.log_epoch("train/similarity_loss", similarity, len(index))
@@ -181,6 +189,13 @@ class Pretraining(Training):
             for head, given in predicted.items()
         }
 
+    def _step_loss(self, head: str, embedding: Tensor, index: Tensor, seen: Seen) -> Tensor:
+        """Give a head's loss of the items ``index`` to the references seen."""
+        mixed = torch.is_autocast_enabled(embedding.device.type)
+        if self._loss(head) is COMPLETE["mse"] and self.objective.output == "none" and not mixed:
+            return inner_product_mse(embedding, seen.weight, self.targets[head](index, seen.columns))
+        return self.head_losses({head: F.linear(embedding, seen.weight)}, index, {head: seen})[head]
+
     def predicted(self, product: Tensor) -> Tensor:
         """Turn ``embedding @ head.weight.T`` into what the loss compares, as the objective says."""
         full = product.float() if product.dtype in (torch.float16, torch.bfloat16) else product
@@ -192,38 +207,44 @@ class Pretraining(Training):
 
     def weighted(self, losses: Mapping[str, Tensor]) -> Tensor:
         """Sum the heads' losses by their weights."""
-        return torch.stack([self._weight(head) * loss for head, loss in losses.items()]).sum()
+        parts = [times(self._weight(head), loss) for head, loss in losses.items()]
+        return parts[0] if len(parts) == 1 else torch.stack(parts).sum()
 
     def penalty(self, seen: Mapping[str, Seen] | None = None) -> Tensor:
         """Sum the heads' weighted penalties at the current step; 0 for frozen heads, which they could not change."""
         seen = seen or self.seen()
         total = torch.zeros((), device=self.device)
         with torch.autocast(self.device.type, enabled=False):
-            for name in self.model.heads:
-                if self.model.head(name).weight.requires_grad:
-                    total = total + self._weight(name) * self._head_penalty(name, seen[name])
-                    total = total + self._l2(f"heads.{name}.weight", seen[name].weight, seen[name].total)
-            for name, parameter in self.model.encoder.named_parameters() if self.objective.l2 else ():
-                total = total + self._l2(f"encoder.{name}", parameter, len(parameter))
+            for part in self._penalties(seen):
+                total = total + part
         return total
 
-    def _l2(self, name: str, weight: Tensor, rows: int) -> Tensor | float:
-        """Give λ Σ w² of a weight of so many rows, estimated from those that are given."""
+    def _penalties(self, seen: Mapping[str, Seen]) -> Iterator[Tensor]:
+        """Give the weighted penalties that count."""
+        for name in self.model.heads:
+            if self.model.head(name).weight.requires_grad:
+                for part in self._head_penalties(name, seen[name]):
+                    yield times(self._weight(name), part)
+                yield from self._l2(f"heads.{name}.weight", seen[name].weight, seen[name].total)
+        for name, parameter in self.model.encoder.named_parameters() if self.objective.l2 else ():
+            yield from self._l2(f"encoder.{name}", parameter, len(parameter))
+
+    def _l2(self, name: str, weight: Tensor, rows: int) -> Iterator[Tensor]:
+        """Give λ Σ w² of a weight of so many rows, estimated from those that are given, where it counts."""
         strength = self.objective.l2_of(name) if weight.requires_grad else 0.0
-        flat = weight.flatten()
-        return strength * rows / len(weight) * (flat @ flat) if strength > 0 else 0.0
+        if strength > 0:
+            flat = weight.flatten()
+            yield strength * rows / len(weight) * (flat @ flat)
 
     def _weight(self, name: str) -> float:
         return self.objective.weights.get(name, 1.0)
 
-    def _head_penalty(self, name: str, seen: Seen) -> Tensor:
+    def _head_penalties(self, name: str, seen: Seen) -> Iterator[Tensor]:
         weight, objective = seen.weight.float(), self.objective
-        total = weight.new_zeros(())
         if objective.gram_penalty > 0:
-            total = total + objective.gram_penalty * self._gram_penalty(name, seen)
+            yield times(objective.gram_penalty, self._gram_penalty(name, seen))
         if objective.orthogonality_penalty > 0 and self._orthogonality_started():
-            total = total + objective.orthogonality_penalty * orthogonality_penalty(weight, seen.total, seen.product)
-        return total
+            yield objective.orthogonality_penalty * orthogonality_penalty(weight, seen.total, seen.product)
 
     def _gram_penalty(self, name: str, seen: Seen) -> Tensor:
         target: Any = self.targets[name]

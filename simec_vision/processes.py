@@ -88,14 +88,17 @@ class Average:
     """The mean of numbers that come as means of some, over all processes, whoever has how many."""
 
     def __init__(self) -> None:
-        self.total, self.count = torch.zeros((), dtype=torch.float64), 0
+        self.means: list[Tensor] = []
+        self.counts: list[int] = []
 
     def update(self, mean: Tensor, count: int) -> None:
-        """Take in the mean of ``count`` numbers."""
-        self.total = self.total.to(mean.device) + mean.detach().double() * count
-        self.count += count
+        """Take in the mean of ``count`` numbers; nothing is computed before it is asked for."""
+        self.means.append(mean.detach())
+        self.counts.append(count)
 
     def compute(self) -> float:
         """Give the mean of all numbers, NaN of none; every process must ask."""
-        totals, counts = zip(*from_all_processes((float(self.total), self.count)), strict=True)
+        means = torch.stack(self.means).double().tolist() if self.means else []
+        total = sum(mean * count for mean, count in zip(means, self.counts, strict=True))
+        totals, counts = zip(*from_all_processes((total, sum(self.counts))), strict=True)
         return sum(totals) / sum(counts) if sum(counts) else float("nan")

@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from simec_vision import InputError, SimilarityEncoder
 from simec_vision.arrays.batches import TensorBatches
 from simec_vision.arrays.fitting import Training, read_grams
-from simec_vision.arrays.scaling import measure
+from simec_vision.arrays.scaling import AT_ONCE, measure
 from simec_vision.arrays.targets import SparseTargets, own_similarities, read_similarities
 from simec_vision.encoders import MLP
 from simec_vision.losses import gram_penalty, masked_mse, orthogonality_penalty
@@ -235,6 +235,18 @@ def test_scaling_folds_in_and_out():
     for parameter, old in zip(model.parameters(), before, strict=True):
         torch.testing.assert_close(parameter.detach(), old, rtol=1e-5, atol=1e-5)
     assert measure(np.zeros((3, 2)), {}).size == 1
+
+
+def test_scaling_by_parts_is_that_of_the_whole():
+    random = np.random.default_rng(0)
+    items = random.normal(3, 5, size=(400, 700)).astype(np.float32)
+    similarities = random.normal(0, 40, size=(400, 700)).astype(np.float32)
+    similarities[random.random((400, 700)) < 0.5] = np.nan
+    scaling = measure(items, {"similarity": similarities})
+    assert items.size > 2 * AT_ONCE
+    assert scaling.size == 4  # the power of 2 nearest to 5
+    assert scaling.similarity == 64  # the power of 4 nearest to 40
+    assert np.array_equal(scaling.inputs(items), ((items - items.mean(axis=0, dtype=float)) / 4).astype(np.float32))
 
 
 def test_wide_inputs_are_made_smaller():

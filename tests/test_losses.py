@@ -12,6 +12,7 @@ from simec_vision.losses import (
     gram_penalty_block,
     gram_penalty_expanded,
     gram_penalty_factored,
+    inner_product_mse,
     masked_bce,
     masked_mae,
     masked_mse,
@@ -222,8 +223,30 @@ def test_other_shape_of_complete_targets_is_refused(loss):
         loss(torch.zeros(4, 3), torch.zeros(4, 1))
 
 
-def test_block_of_complete_similarities_is_the_same():
-    weight, gram = torch.randn(5, 3, dtype=torch.float64), torch.rand(5, 5, dtype=torch.float64)
-    counts = torch.full((5,), 9)
-    expected = gram_penalty_block(weight, gram, 9, counts)
-    torch.testing.assert_close(gram_penalty_block(weight, gram, 9, complete=True), expected, rtol=1e-12, atol=0)
+def with_gradients(function, *inputs):
+    leaves = [tensor.clone().requires_grad_() for tensor in inputs]
+    value = function(*leaves)
+    value.backward()
+    return [value.detach(), *(leaf.grad for leaf in leaves)]
+
+
+@pytest.mark.parametrize("references", [1, 5, 9])
+def test_block_of_complete_similarities_is_the_same_with_its_gradient(references):
+    size = min(references, 5)
+    weight, gram = torch.randn(size, 3, dtype=torch.float64), torch.rand(size, size, dtype=torch.float64)
+    counts = torch.full((size,), references)
+    expected = with_gradients(lambda w: gram_penalty_block(w, gram, references, counts), weight)
+    complete = with_gradients(lambda w: gram_penalty_block(w, gram, references, complete=True), weight)
+    torch.testing.assert_close(complete, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_error_of_inner_products_is_the_usual_one_with_its_gradients():
+    embedding, weight = torch.randn(4, 3, dtype=torch.float64), torch.randn(5, 3, dtype=torch.float64)
+    target = torch.rand(4, 5, dtype=torch.float64)
+    expected = with_gradients(lambda e, w: masked_mse(e @ w.T, target), embedding, weight)
+    found = with_gradients(lambda e, w: inner_product_mse(e, w, target), embedding, weight)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    inner_product_mse(embedding.requires_grad_(), weight, target).backward()  # a frozen head
+    torch.testing.assert_close(embedding.grad, expected[1], rtol=1e-12, atol=1e-12)
+    with pytest.raises(ValueError, match=r"\(batch, reference\) = \(4, 5\), got \(5, 4\)"):
+        inner_product_mse(embedding, weight, target.T)

@@ -113,6 +113,16 @@ def test_optimiser_is_fused_where_it_can_be(name, precision, fused):
     assert made["optimizer"].defaults.get("fused") is fused
 
 
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_a_step_on_the_processor_looks_for_no_gpu(name, monkeypatch):
+    weight = torch.nn.Parameter(torch.zeros(2))
+    optimizer = make_optimizer([weight], Optimisation(optimizer=name))
+    weight.grad = torch.ones(2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: pytest.fail("counted GPUs"))
+    optimizer.step()
+    assert (weight < 0).all()
+
+
 @pytest.mark.parametrize(
     ("name", "lr_batch", "batch", "expected"),
     [

@@ -1,5 +1,6 @@
 """Inputs and similarities brought to one size for training, and back: learning rates then suit any data."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import log
 from typing import Any
@@ -27,8 +28,12 @@ class Scaling:
 
     def inputs(self, items: Any) -> Any:
         """Scale inputs ``(item, feature)``, dense or sparse, in float32."""
-        moved = items if self.shift is None else items - self.shift
-        return (moved if self.size == 1 else moved / self.size).astype(np.float32, copy=False)
+        if self.shift is None:
+            return (items if self.size == 1 else items / self.size).astype(np.float32, copy=False)
+        scaled = np.empty(items.shape, dtype=np.float32)
+        for part, out in zip(_parts(items), _parts(scaled), strict=True):
+            out[...] = (part - self.shift) / self.size
+        return scaled
 
     def fold(self, model: SimilarityModel, back: bool = False) -> None:
         """Let a model that was trained on scaled inputs and similarities take and give unscaled ones.
@@ -72,9 +77,11 @@ def measure(items: Any, similarities: dict[str, Any]) -> Scaling:
     if hasattr(items, "tocsr"):
         shift, size, total = None, np.sqrt(items.multiply(items).mean()), abs(items).sum()
     else:
-        shift = items.mean(axis=0, dtype=np.float64)
-        moved = items - shift
-        size, total = np.linalg.norm(moved) / np.sqrt(moved.size), np.abs(moved, out=moved).sum()
+        shift, squares, total = items.mean(axis=0, dtype=np.float64), 0.0, 0.0
+        for part in _parts(items):
+            moved = part - shift
+            squares, total = squares + np.vdot(moved, moved), total + np.abs(moved, out=moved).sum()
+        size = np.sqrt(squares / items.size)
     size = _power(float(size), 2.0)
     reach = float(total) / items.shape[0] / size
     return Scaling(shift, size * _power(max(1.0, reach / REACH), 2.0), _power(root_mean_square(similarities), 4.0))
@@ -94,8 +101,22 @@ def root_mean_square(similarities: dict[str, Any]) -> float:
 
 def known_square_sum(matrix: Any) -> tuple[float, int]:
     """Give the sum of squares of a matrix's known entries and how many they are."""
-    known = values_of(matrix)
-    return float((known.astype(np.float64) ** 2).sum()), len(known)
+    squares, count = 0.0, 0
+    for part in _parts(matrix.data if hasattr(matrix, "tocsr") else matrix):
+        unknown = np.isnan(part)
+        known = np.where(unknown, 0.0, part).astype(np.float64, copy=False)
+        squares, count = squares + float(np.vdot(known, known)), count + int(np.count_nonzero(~unknown))
+    return squares, count
+
+
+AT_ONCE = 2**17
+"""About so many numbers are looked at together, few enough to stay near the processor."""
+
+
+def _parts(rows: NDArray) -> Iterator[NDArray]:
+    """Give an array some rows at a time."""
+    count = max(1, AT_ONCE * len(rows) // max(1, rows.size))
+    return (rows[start : start + count] for start in range(0, len(rows), count))
 
 
 def values_of(matrix: Any) -> NDArray:

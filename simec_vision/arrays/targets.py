@@ -39,7 +39,7 @@ class GivenTargets(TargetSimilarity):
 
     def forward(self, index: Tensor, columns: Tensor | None = None) -> Tensor:
         """See :meth:`TargetSimilarity.forward`."""
-        return self.matrix[index] if columns is None else self.rows(index, columns)
+        return self.matrix.index_select(0, index) if columns is None else self.rows(index, columns)
 
     def rows(self, index: Tensor, columns: Tensor) -> Tensor:
         """See :meth:`TargetSimilarity.rows`."""

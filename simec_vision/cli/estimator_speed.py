@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from simec_vision.cli.comparison import Comparison
-from simec_vision.cli.hardware import usual_memory
+from simec_vision.cli.hardware import as_usual
 from simec_vision.cli.loops import NAIVE_BATCH, NaiveLoop
 from simec_vision.cli.runs import open_run
 from simec_vision.cli.timing import check_turns, interleaved, seconds_of, threads
@@ -62,7 +62,7 @@ class Case:
         strengths = NAIVE_GRAM, 0.0
         loop = NaiveLoop(encoder, items, targets, self.gram, torch.device("cpu"), NAIVE_RATE, strengths)
         whole = self.epochs * len(loop.loader)
-        with usual_memory():
+        with as_usual():
             loop.run(WARM_UP if steps else 0)
             seconds = seconds_of(lambda: loop.run(steps or whole))
         return seconds * whole / (steps or whole), loop.error(items, targets)

@@ -1,6 +1,7 @@
 """What the machine can do, as default options."""
 
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -73,14 +74,21 @@ def keep_memory(sizes: tuple[int, int] = KEPT) -> bool:
     return bool(mallopt(MMAP, sizes[1]) or mallopt(MMAP, USUAL[1])) and bool(mallopt(TRIM, sizes[0]))
 
 
+COUNTED = "PYTORCH_NVML_BASED_CUDA_CHECK"
+"""Set by Lightning: torch then counts GPUs through their driver's library, which Adam's step waits for."""
+
+
 @contextmanager
-def usual_memory() -> Iterator[None]:
-    """Give memory back as a program does that nobody has told otherwise, for a while."""
+def as_usual() -> Iterator[None]:
+    """Give memory back, and look for GPUs, as a program does that nobody has told otherwise, for a while."""
     keep_memory(USUAL)
+    told = os.environ.pop(COUNTED, None)
     try:
         yield
     finally:
         keep_memory()
+        if told is not None:
+            os.environ[COUNTED] = told
 
 
 def quiet() -> None:

@@ -6,7 +6,7 @@ from pytorch_lightning.callbacks import Callback
 
 from simec_vision.cli.clock import Clock
 from simec_vision.cli.comparison import Comparison
-from simec_vision.cli.hardware import usual_memory
+from simec_vision.cli.hardware import as_usual
 from simec_vision.cli.made_images import Part
 from simec_vision.cli.sides import Sides
 from simec_vision.cli.timing import interleaved, now
@@ -70,7 +70,7 @@ def measure_quality(
     validation = data.split("validation")
     loop, pictures = own.naive_loop(data.split("train")), data.normalised(validation)
     started = now()
-    with usual_memory():
+    with as_usual():
         loop.epoch()
     naive_seconds = now() - started
     error = loop.error(pictures, own.target(torch.from_numpy(validation)))

@@ -10,7 +10,7 @@ from pytorch_lightning.callbacks import Callback
 
 from simec_vision.cli.building import bind_targets
 from simec_vision.cli.clock import Clock, train
-from simec_vision.cli.hardware import usual_memory
+from simec_vision.cli.hardware import as_usual
 from simec_vision.cli.loops import NAIVE_BATCH, BareLoop, NaiveLoop
 from simec_vision.cli.made_images import in_memory
 from simec_vision.cli.timing import seconds_of
@@ -108,7 +108,7 @@ class Sides:
         """Measure the naive loop, in images per second."""
         few = self.data.split("train")[: max(1, min(steps * NAIVE_BATCH, len(self.data.split("train"))))]
         loop = self.naive_loop(few)
-        with usual_memory():
+        with as_usual():
             return _rate(loop.run, steps, min(NAIVE_BATCH, len(few)))
 
     def naive_loop(self, index: NDArray[np.int64]) -> NaiveLoop:
