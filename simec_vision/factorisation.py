@@ -92,7 +92,8 @@ def factorise(
 
     An encoder embeds the rows and learns a head with one row for each column of S. Without features of the columns,
     that head is their embedding. With features, a second encoder learns to embed columns so that they predict S.T with
-    the rows' embeddings as its frozen head. Unknown entries play no part in training.
+    the rows' embeddings as its frozen head; it learns along an orthonormal basis of these, without which those
+    dimensions that rows hardly use would take very long. Unknown entries play no part in training.
 
     Where everything is known, the truncated singular value decomposition is the best answer (Eckart & Young 1936), and
     free embeddings start there. Else they start small and at random: the decomposition with unknown entries at the mean
@@ -147,9 +148,39 @@ def factorise(
         row_encoder = own.set_params(head_start=start_factors(matrix, dim)[1]).fit(row_features, matrix)
         rows, columns = row_encoder.transform(row_features).astype(np.float32), row_encoder.head_
     if column_features is not None:
-        column_encoder = clone(own).set_params(head_start=rows, head_frozen=True).fit(column_features, matrix.T)
+        column_encoder = _column_encoder(clone(own), rows, column_features, matrix.T)
         columns = column_encoder.transform(column_features).astype(np.float32)
     return Factorisation(rows, columns, row_encoder, column_encoder)
+
+
+SPANNED = 1e-4
+"""Size of a direction of embeddings, over that of the largest, from which on they are taken to span it."""
+
+
+def _column_encoder(made: SimilarityEncoder, rows: NDArray, features: Any, matrix: Any) -> SimilarityEncoder:
+    """Train an encoder of columns whose frozen head is the rows' embeddings.
+
+    It learns with an orthonormal basis of what these span in their place, along whose dimensions all columns' embeddings
+    are learned at one pace; then its last layer is changed to go with the rows' embeddings themselves. An encoder
+    that does not end in a dense layer learns with these.
+    """
+    made.set_params(head_start=rows, head_frozen=True)
+    if made.encoder is not None or made.embedding_activation != "none":
+        return made.fit(features, matrix)
+    u, s, v = np.linalg.svd(rows.astype(np.float64), full_matrices=False)
+    kept = s > SPANNED * s.max(initial=0.0)
+    size = np.sqrt((s**2).mean()) or 1.0
+    basis = np.zeros_like(rows)
+    basis[:, : kept.sum()] = size * u[:, kept]
+    made.set_params(head_start=basis).fit(features, matrix)
+    back = np.zeros((rows.shape[1], rows.shape[1]))
+    back[:, : kept.sum()] = (size / s[kept, None] * v[kept]).T
+    last = [layer for layer in made.model_.encoder.modules() if isinstance(layer, nn.Linear)][-1]
+    for part in (last.weight, last.bias):
+        part.data.copy_(torch.from_numpy(back) @ part.data.double())
+    made.model_.head(ONE).weight.data.copy_(torch.from_numpy(rows))
+    made._moments = None  # of the weights as they were
+    return made.set_params(head_start=rows)
 
 
 def _complete(matrix: Any) -> bool:

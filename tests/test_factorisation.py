@@ -73,6 +73,16 @@ def test_both_sides_from_features_are_as_good_as_one():
     np.testing.assert_allclose(both.column_encoder.transform(np.eye(30)), both.columns, rtol=1e-5)
 
 
+def test_both_sides_agree_though_some_dimensions_are_small():
+    rng = np.random.default_rng(0)
+    u, v = (np.linalg.qr(rng.normal(size=(size, 40)))[0] for size in (100, 80))
+    matrix = 50 * u * np.geomspace(1, 1e-3, 40) @ v.T
+    both = factorise(matrix, 30, np.eye(100), np.eye(80), estimator=SimilarityEncoder(epochs=100))
+    one = both.row_encoder.predict(np.eye(100))
+    assert error(both.reconstruction(), matrix) < 1.1 * error(one, matrix)  # 1.8 times with embeddings as they are
+    np.testing.assert_allclose(both.column_encoder.predict(np.eye(80)).T, both.reconstruction(), atol=1e-4)
+
+
 @pytest.mark.parametrize("stored", [False, True])
 def test_known_entries_are_held_out_wherever_they_are(stored):
     rng = np.random.default_rng(0)

@@ -64,17 +64,23 @@ def without_original(cells: Sequence[Cell]) -> list[Cell]:
     return [cell for cell in cells if ORIGINAL not in cell.row]
 
 
+RANKED = 2**22
+"""Up to so many pairs, a rank correlation is that of all."""
+
+
 def match(embedding: NDArray[Any], target: NDArray[Any], head: NDArray[Any] | None = None) -> dict[str, float]:
     """Compare inner products of embeddings (or of embeddings and a head) with similarities, some rows at a time.
 
     Returns:
-        ``mse``, ``r2`` and ``spearman``, as :func:`simec_vision.metrics.similarity_match`.
+        ``mse``, ``r2`` and ``spearman``, as :func:`simec_vision.metrics.similarity_match`, but ranks of all pairs up to
+        :data:`RANKED`.
     """
     import torch
 
     from simec_vision.metrics import SimilarityMatch
 
-    found, other = SimilarityMatch(target.size), embedding if head is None else head
+    found = SimilarityMatch(target.size if target.size > RANKED else 0)
+    other = embedding if head is None else head
     for start in range(0, len(target), 500):
         rows = np.arange(start, min(start + 500, len(target)))
         product = torch.from_numpy(np.asarray(embedding[rows] @ other.T, dtype=np.float64))

@@ -55,7 +55,7 @@ SAMPLED = {
     **dict.fromkeys((name for name, (kernel, *_) in on_mnist.MAPS_2D.items() if kernel != "geodesic"), 1e-3),
     **ROUGH,
 }
-"""The same of ranks, which beyond a million pairs are those of a sample."""
+"""The same of ranks, which beyond four million pairs are those of a sample."""
 MAPS = {
     value: Table("maps", value, f"Maps of two coordinates: {title}", "data", digits)
     for value, title, digits in (
