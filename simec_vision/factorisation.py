@@ -160,9 +160,9 @@ SPANNED = 1e-4
 def _column_encoder(made: SimilarityEncoder, rows: NDArray, features: Any, matrix: Any) -> SimilarityEncoder:
     """Train an encoder of columns whose frozen head is the rows' embeddings.
 
-    It learns with an orthonormal basis of what these span in their place, along whose dimensions all columns' embeddings
-    are learned at one pace; then its last layer is changed to go with the rows' embeddings themselves. An encoder
-    that does not end in a dense layer learns with these.
+    It learns with an orthonormal basis of what these span in their place, along whose dimensions all columns'
+    embeddings are learned at one pace; then its last layer is changed to go with the rows' embeddings themselves. An
+    encoder that does not end in a dense layer learns with these.
     """
     made.set_params(head_start=rows, head_frozen=True)
     if made.encoder is not None or made.embedding_activation != "none":
