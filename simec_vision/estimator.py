@@ -67,7 +67,7 @@ class SimilarityEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             layers, for X of any shape ``(item, …)``; a copy is trained.
         seed: Seed of the start, the order of items and what is held out.
         accelerator: Lightning's name of the device: ``auto``, ``cpu``, ``gpu``.
-        precision: Lightning's name: ``32-true``, ``bf16-mixed``.
+        precision: Lightning's name: ``32-true``, ``bf16-mixed`` or ``16-mixed``.
         callbacks: Lightning callbacks.
         verbose: Show a progress bar.
 

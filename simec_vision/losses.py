@@ -147,8 +147,8 @@ COMPLETE = {"mse": mean_of(F.mse_loss), "mae": mean_of(F.l1_loss), "bce": mean_o
 
 
 def _square_sum(matrix: Tensor) -> Tensor:
-    flat = matrix.flatten()
-    return flat.dot(flat)  # no copy of squares
+    """Sum squares without a copy of them, row by row, as one long sum in float32 would be inexact."""
+    return torch.linalg.vector_norm(matrix, dim=-1).square().sum()
 
 
 class _InnerProductError(torch.autograd.Function):
@@ -175,7 +175,8 @@ class _InnerProductError(torch.autograd.Function):
 def inner_product_mse(embedding: Tensor, weight: Tensor, target: Tensor) -> Tensor:
     """Mean squared error of the inner products with references where every target is known.
 
-    The value of ``F.mse_loss(embedding @ weight.T, target)`` in half of its time.
+    The value of ``F.mse_loss(embedding @ weight.T, target)``, in .4 of its time for embeddings of length 2, .75 for
+    100 (256 items, 1000 references). It has a first derivative only.
 
     Args:
         embedding: Shape ``(batch, embedding)``.
@@ -233,8 +234,7 @@ class _GramGaps(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         weight, gaps = ctx.saved_tensors
         thin = weight.T.contiguous()
-        half = thin @ gaps  # the transpose of gapsᵀ W, and of gaps W if the similarities are symmetric
-        return (half + thin @ gaps.T).mul_(gradient * ctx.factor).T, None, None, None
+        return (thin @ gaps + thin @ gaps.T).mul_(gradient * ctx.factor).T, None, None, None
 
 
 def gram_penalty(weight: Tensor, gram: Tensor) -> Tensor:
@@ -270,7 +270,8 @@ def gram_penalty_block(
         gram: The block's own similarities, shape ``(block, block)``, NaN where unknown.
         num_references: How many references there are in all (r).
         known_counts: How many of each one's similarities to all r references are known, shape ``(block,)``.
-        complete: Whether everything is known, so that nobody need look.
+        complete: Whether everything is known, so that nobody need look. The value then has a first derivative only,
+            and ``gram`` no gradient.
 
     Returns:
         A scalar.

@@ -12,20 +12,20 @@ SPEARMAN_PAIRS = 1_000_000
 """At most about this many pairs enter a rank correlation; more are sampled."""
 
 
-def similarity_match(predicted: Tensor, target: Tensor) -> dict[str, float]:
+def similarity_match(predicted: Tensor | NDArray, target: Tensor | NDArray) -> dict[str, float]:
     """Compare predicted with target similarities over all known entries.
 
     As the original's ``check_similarity_match``: mean squared error, squared Pearson correlation r², Spearman's ρ.
 
     Args:
-        predicted: Predicted similarities, any shape.
+        predicted: Predicted similarities, any shape, a tensor or an array.
         target: Target similarities, same shape, NaN where unknown.
 
     Returns:
         ``mse``, ``r2`` and ``spearman``; NaN where undefined (nothing known, or a constant).
     """
     match = SimilarityMatch()
-    match.update(predicted.reshape(1, -1), target.reshape(1, -1))
+    match.update(torch.as_tensor(predicted).reshape(1, -1), torch.as_tensor(target).reshape(1, -1))
     return match.compute()
 
 
@@ -127,14 +127,14 @@ def nearest_neighbour_accuracy(
     return float(classifier.score(test.float().numpy(), test_labels.numpy()))
 
 
-def embedding_match(embedding: Tensor, other: Tensor) -> dict[str, float]:
+def embedding_match(embedding: Tensor | NDArray, other: Tensor | NDArray) -> dict[str, float]:
     """Compare two embeddings of the same items by their pairwise Euclidean distances, each over its largest.
 
     As the original's ``check_embed_match``: it does not change when an embedding is turned, moved or scaled as a whole.
 
     Args:
-        embedding: Shape ``(item, embedding)``.
-        other: Shape ``(item, other embedding)``.
+        embedding: Shape ``(item, embedding)``, a tensor or an array.
+        other: Shape ``(item, other embedding)``, the same.
 
     Returns:
         ``mse``, ``r2`` (squared Pearson correlation) and ``spearman`` over all pairs of items.
@@ -144,7 +144,7 @@ def embedding_match(embedding: Tensor, other: Tensor) -> dict[str, float]:
     """
     if len(embedding) != len(other) or len(other) < 3:
         raise ValueError(f"Expected two embeddings of the same 3 or more items, got {len(embedding)} and {len(other)}")
-    distances = [torch.pdist(part.double()) for part in (embedding, other)]
+    distances = [torch.pdist(torch.as_tensor(part).double()) for part in (embedding, other)]
     scaled = [part / part.max() for part in distances]
     return similarity_match(*scaled)
 

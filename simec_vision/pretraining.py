@@ -33,6 +33,10 @@ EVALUATED_PAIRS = 2**22
 """At most about this many similarities are predicted together in validation and test."""
 
 
+FULL = (torch.float32, torch.float64)
+"""Types of embeddings in which losses are computed as they are."""
+
+
 class Pretraining(Training):
     """Train an encoder and its heads to predict target similarities.
 
@@ -191,8 +195,8 @@ class Pretraining(Training):
 
     def _step_loss(self, head: str, embedding: Tensor, index: Tensor, seen: Seen) -> Tensor:
         """Give a head's loss of the items ``index`` to the references seen."""
-        mixed = torch.is_autocast_enabled(embedding.device.type)
-        if self._loss(head) is COMPLETE["mse"] and self.objective.output == "none" and not mixed:
+        full = embedding.dtype == seen.weight.dtype in FULL and not torch.is_autocast_enabled(embedding.device.type)
+        if full and self._loss(head) is COMPLETE["mse"] and self.objective.output == "none":
             return inner_product_mse(embedding, seen.weight, self.targets[head](index, seen.columns))
         return self.head_losses({head: F.linear(embedding, seen.weight)}, index, {head: seen})[head]
 

@@ -87,18 +87,29 @@ def average_rows(parameters: Iterable[nn.Parameter]) -> None:
 class Average:
     """The mean of numbers that come as means of some, over all processes, whoever has how many."""
 
+    KEPT = 1000
+    """So many means are summed up together."""
+
     def __init__(self) -> None:
+        self.total, self.count = 0.0, 0
         self.means: list[Tensor] = []
         self.counts: list[int] = []
 
     def update(self, mean: Tensor, count: int) -> None:
-        """Take in the mean of ``count`` numbers; nothing is computed before it is asked for."""
+        """Take in the mean of ``count`` numbers; next to nothing is computed before it is asked for."""
         self.means.append(mean.detach())
         self.counts.append(count)
+        if len(self.means) >= self.KEPT:
+            self._fold()
+
+    def _fold(self) -> None:
+        means = torch.stack(self.means).double().tolist() if self.means else []
+        self.total += sum(mean * count for mean, count in zip(means, self.counts, strict=True))
+        self.count += sum(self.counts)
+        self.means, self.counts = [], []
 
     def compute(self) -> float:
         """Give the mean of all numbers, NaN of none; every process must ask."""
-        means = torch.stack(self.means).double().tolist() if self.means else []
-        total = sum(mean * count for mean, count in zip(means, self.counts, strict=True))
-        totals, counts = zip(*from_all_processes((total, sum(self.counts))), strict=True)
+        self._fold()
+        totals, counts = zip(*from_all_processes((self.total, self.count)), strict=True)
         return sum(totals) / sum(counts) if sum(counts) else float("nan")

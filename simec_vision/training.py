@@ -58,7 +58,7 @@ class Training(pl.LightningModule, ABC):
         align(self.optimizers(use_pl_optimizer=False))
 
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Any) -> None:
-        """Drop the gradients, in a tenth of the time that the optimiser itself takes."""
+        """Drop the gradients, in a tenth of the time that ``optimizer.zero_grad`` takes."""
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 parameter.grad = None

@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from simec_vision import InputError, SimilarityEncoder
 from simec_vision.arrays.batches import TensorBatches
 from simec_vision.arrays.fitting import Training, read_grams
-from simec_vision.arrays.scaling import AT_ONCE, measure
+from simec_vision.arrays.scaling import AT_ONCE, known_square_sum, measure
 from simec_vision.arrays.targets import SparseTargets, own_similarities, read_similarities
 from simec_vision.encoders import MLP
 from simec_vision.losses import gram_penalty, masked_mse, orthogonality_penalty
@@ -246,6 +246,12 @@ def test_scaling_by_parts_is_that_of_the_whole():
     assert items.size > 2 * AT_ONCE
     assert scaling.size == 4  # the power of 2 nearest to 5
     assert scaling.similarity == 64  # the power of 4 nearest to 40
+    squares, count = known_square_sum(similarities)
+    assert squares == pytest.approx(np.nansum(similarities.astype(float) ** 2), rel=1e-12)
+    assert count == (~np.isnan(similarities)).sum()
+    growing = np.repeat(np.arange(400.0)[:, None], 700, axis=1)  # other parts have other sizes
+    assert measure(growing, {}).size == 2 ** round(np.log2(growing.std()))
+    assert measure(growing[:150], {}).size != measure(growing, {}).size
     assert np.array_equal(scaling.inputs(items), ((items - items.mean(axis=0, dtype=float)) / 4).astype(np.float32))
 
 
@@ -374,6 +380,7 @@ X, KERNEL = make(20)
         ({"embedding_dim": 0}, X, KERNEL, "embedding_dim as a whole number of at least 1, got 0"),
         ({"lr": -1.0}, X, KERNEL, "lr as a number of at least 0, got -1.0"),
         ({"validation": 1.0}, X, KERNEL, "got 1.0"),
+        ({"precision": "bf16-true"}, X, KERNEL, "precision as one of 32-true.* got 'bf16-true'"),
         ({"loss": "bce"}, X, KERNEL, "between 0 and 1"),
         ({"loss": "bce", "gram_penalty": 1.0}, X, np.eye(20), "gram_penalty 0 beside the loss bce"),
         ({"gram_penalty": 1.0}, X, KERNEL[::-1, :5], "give them as gram"),

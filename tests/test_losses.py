@@ -250,3 +250,9 @@ def test_error_of_inner_products_is_the_usual_one_with_its_gradients():
     torch.testing.assert_close(embedding.grad, expected[1], rtol=1e-12, atol=1e-12)
     with pytest.raises(ValueError, match=r"\(batch, reference\) = \(4, 5\), got \(5, 4\)"):
         inner_product_mse(embedding, weight, target.T)
+
+
+def test_many_squares_are_summed_exactly_enough():
+    embedding, weight = torch.full((2048, 1), 0.1), torch.ones(4096, 1)
+    error = inner_product_mse(embedding, weight, torch.zeros(2048, 4096))
+    assert float(error) == pytest.approx(0.01, rel=1e-5)

@@ -90,6 +90,7 @@ def test_embedding_match_equals_scipy_and_ignores_turning_moving_and_scaling():
     assert match["r2"] == pytest.approx(pearsonr(mine, theirs)[0] ** 2)
     assert match["spearman"] == pytest.approx(spearmanr(mine, theirs)[0])
     turn = torch.linalg.qr(torch.randn(4, 4, generator=generator))[0]
+    assert embedding_match(a.numpy(), b.numpy()) == match
     assert embedding_match(a, 3 * a @ turn + 7) == pytest.approx({"mse": 0, "r2": 1, "spearman": 1}, abs=1e-5)
     with pytest.raises(ValueError, match="got 30 and 29"):
         embedding_match(a, b[:-1])

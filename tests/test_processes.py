@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import signal
 import subprocess
@@ -9,9 +10,12 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+
+from simec_vision.processes import Average
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 SMALL = [
@@ -138,3 +142,15 @@ def test_killed_run_resumes_to_the_same_weights(tmp_path, schedule, subset):
     rates = [[row["lr"] for row in rows_of(tmp_path / name / "metrics.csv")] for name in ("undisturbed", "killed")]
     assert rates[0] == rates[1]
     assert len(rates[0]) == 9
+
+
+def test_an_average_keeps_few_means():
+    means = torch.rand(2500, generator=torch.Generator().manual_seed(0))
+    average = Average()
+    assert math.isnan(average.compute())
+    for count, mean in enumerate(means):
+        average.update(mean, count)
+        assert len(average.means) < Average.KEPT
+    expected = np.average(means.double().numpy(), weights=np.arange(2500))
+    assert average.compute() == pytest.approx(expected, rel=1e-12)
+    assert average.compute() == pytest.approx(expected, rel=1e-12)

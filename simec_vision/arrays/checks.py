@@ -13,6 +13,7 @@ NAMES = {
     "optimizer": (None, *OPTIMIZERS),
     "schedule": (None, "cosine", "constant", "plateau"),
 }
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "32", "bf16", "16")
 COUNTS = ("embedding_dim", "epochs", "batch_size")
 STRENGTHS = (
     "gram_penalty", "orthogonality_penalty", "orthogonality_start", "l2_hidden", "l2_embedding", "l2_head", "lr",
@@ -40,5 +41,9 @@ def check_options(options: Any) -> None:
             raise InputError(f"Expected {name} as a number of at least 0, got {value}")
     if not 0 <= options.validation < 1:
         raise InputError(f"Expected validation as a share of the items from 0 to below 1, got {options.validation}")
+    if str(options.precision) not in PRECISIONS:
+        raise InputError(
+            f"Expected precision as one of {', '.join(PRECISIONS)}, got {options.precision!r}: weights stay in float32"
+        )
     if options.head_frozen and options.head_start is None:
         raise InputError("Expected head_start eigen or a matrix for head_frozen, or random to freeze random numbers")

@@ -75,18 +75,27 @@ def keep_memory(sizes: tuple[int, int] = KEPT) -> bool:
 
 
 COUNTED = "PYTORCH_NVML_BASED_CUDA_CHECK"
-"""Set by Lightning: torch then counts GPUs through their driver's library, which Adam's step waits for."""
+"""Set by Lightning: torch then counts GPUs through their driver's library, at each step of ``torch.optim.Adam``."""
 
 
 @contextmanager
-def as_usual() -> Iterator[None]:
-    """Give memory back, and look for GPUs, as a program does that nobody has told otherwise, for a while."""
+def usual_memory() -> Iterator[None]:
+    """Give memory back as a program does that nobody has told otherwise, for a while."""
     keep_memory(USUAL)
-    told = os.environ.pop(COUNTED, None)
     try:
         yield
     finally:
         keep_memory()
+
+
+@contextmanager
+def as_usual() -> Iterator[None]:
+    """Treat memory, and look for GPUs, as a program without Lightning that nobody has told otherwise, for a while."""
+    told = os.environ.pop(COUNTED, None)
+    try:
+        with usual_memory():
+            yield
+    finally:
         if told is not None:
             os.environ[COUNTED] = told
 
