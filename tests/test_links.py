@@ -159,6 +159,6 @@ def test_links_of_drawn_blocks_are_predicted():
     table = (folder / "table.md").read_text()
     assert "First 10: training, of which at most 2000 queries are drawn" in table
     lines = [json.loads(line) for line in (folder / "cells.jsonl").read_text().splitlines()]
-    assert all(line["values"]["train_mrr"] > line["values"]["mrr"] for line in lines if line["row"] == "SimEc")
+    assert all(line["values"]["train_mrr"] > line["values"]["mrr"] for line in lines if line["row"].startswith("SimEc"))
     assert "leads, back" in (folder / "relations.md").read_text()
     assert (folder / "training.png").stat().st_size > 10_000

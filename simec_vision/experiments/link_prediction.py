@@ -35,7 +35,7 @@ from simec_vision.experiments.results import original as read_original
 from simec_vision.experiments.table_report import Found, Table, reached, run_experiment
 
 DRAWN = "drawn blocks"
-OURS, THEIRS = "SimEc", "SimEc, original recipe"
+OURS, THEIRS = "SimEc, turned heads", "SimEc, original recipe"
 RULES = {"by how often": counted, "linked otherwise": linked_otherwise}
 QUICK_RECIPE = {"dim": 40, "epochs": 40, "every": 4, "batch_size": 100, "penalty": 0.02}
 QUICK_ROUNDS = (Rounds(50, 250, 500, 32), Rounds(3, 25, 45, 128))
