@@ -29,7 +29,10 @@ MISSING_RATES = {49: 0.025, 500: 0.01}
 """The original's: length of an embedding, up to which → learning rate; and epochs."""
 MISSING_DIMS = (2, 10, 50, 100, 250, 500)
 MISSING = tuple(round(0.1 * tenth, 1) for tenth in range(10))
-QUICK = (
+PLACES = (1, 2, 10, 11, 20, 21, 100, 101, 500)
+"""Of the singular values that are compared: the ends of the four steps."""
+QUICK: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("spectrum", {}),
     ("svd", {"dim": 100}),
     ("both_sides", {"dim": 100}),
     ("eigen_S1", {"dim": 10}),
@@ -37,7 +40,9 @@ QUICK = (
 )
 """Tables and options of the cells that the quick version has."""
 
+SPECTRUM = Table("spectrum", "value", "Matrix 500 × 700: singular values", "place", 3)
 TABLES = (
+    SPECTRUM,
     Table("svd", "mse", "Matrix 500 × 700: mean squared error", "embedding", 8),
     Table("both_sides", "first", "Rows by an encoder, columns by its head", "embedding", 7),
     Table("both_sides", "product", "Rows and columns by an encoder each", "embedding", 7),
@@ -73,6 +78,7 @@ def matrix_factorization(
 
 def planned(seeds: list[int]) -> Iterator[Cell]:
     """List the cells."""
+    yield from (Cell("spectrum", "singular value", str(p), singular_value, {"place": p}) for p in PLACES)
     for dim in DIMS:
         own: dict[str, Any] = {"dim": dim}
         if dim <= RANK:
@@ -129,6 +135,11 @@ def truncated(given: NDArray[np.float64], dim: int) -> NDArray[np.float64]:
     """Give the best approximation of a rank."""
     u, s, v = np.linalg.svd(given, full_matrices=False)
     return (u[:, :dim] * s[:dim]) @ v[:dim]
+
+
+def singular_value(place: int, seed: int) -> dict[str, float]:
+    """Give a singular value of the matrix by its place from the largest, 1."""
+    return {"value": float(np.linalg.svd(matrix(), compute_uv=False)[place - 1])}
 
 
 def svd(dim: int, seed: int) -> dict[str, float]:
@@ -230,6 +241,7 @@ def completed(dim: int, share: float, seed: int, original: bool = False) -> dict
 def claims(found: Found) -> Iterator[Check]:
     """Check the original's claims."""
     named = {(table.name, table.value): table for table in TABLES}
+    yield from exactly(found, SPECTRUM, ["singular value"])
     yield from exactly(found, named["svd", "mse"], ["SVD"])
     yield from reached(found, named["svd", "mse"], ["SimEc", "SimEc, original recipe"])
     yield from reached(found, named["both_sides", "first"], ["SimEc", "SimEc, original recipe"])
@@ -262,8 +274,9 @@ def _aims(found: Found) -> Iterator[Check]:
 
 
 def figures(found: Found) -> None:
-    """Draw errors by length of embeddings and by share of unknown entries."""
-    panels = [_panel(found, table, "xy") for table in TABLES if table.name in ("svd", "eigen_S1")]
+    """Draw singular values, and errors by length of embeddings and by share of unknown entries."""
+    panels = [curves(found, SPECTRUM, (), "y", "singular value")]
+    panels += [_panel(found, table, "xy") for table in TABLES if table.name in ("svd", "eigen_S1")]
     draw_curves(panels, found.folder / "factorization.png")
     missing = next(table for table in TABLES if table.name == "missing")
     dims = dict.fromkeys(row.rpartition("=")[2] for row in found.grid("missing", "mse"))
