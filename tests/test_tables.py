@@ -148,7 +148,7 @@ def test_matrix_factorization_is_what_the_original_claimed(capsys):
     folder = Path("runs/matrix_factorization")
     summary = json.loads((folder / "summary.json").read_text())
     assert all(check["ok"] for check in summary["checks"]), summary["checks"]
-    assert len(summary["checks"]) == 19
+    assert len(summary["checks"]) == 20
     assert (folder / "table.csv").read_text().count("\n") == summary["cells"] + 1
     assert "|   original | 0.00009198 |" in (folder / "table.md").read_text()
     assert all((folder / f"{name}.png").stat().st_size > 10_000 for name in ("factorization", "missing"))
