@@ -34,7 +34,7 @@ PLACES = (1, 2, 10, 11, 20, 21, 100, 101, 500)
 QUICK: tuple[tuple[str, dict[str, Any]], ...] = (
     ("spectrum", {}),
     ("svd", {"dim": 100}),
-    ("both_sides", {"dim": 100}),
+    ("both_sides", {"dim": 25}),
     ("eigen_S1", {"dim": 10}),
     ("missing", {"dim": 50, "share": 0.5}),
 )
