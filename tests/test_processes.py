@@ -107,7 +107,9 @@ def wait_for_epochs(process, path, count):
     raise AssertionError(f"no {count} epochs within two minutes")
 
 
-@pytest.mark.parametrize(("schedule", "subset"), [("plateau", []), ("cosine", SUBSET)], ids=["plateau", "cosine, subset"])
+@pytest.mark.parametrize(
+    ("schedule", "subset"), [("plateau", []), ("cosine", SUBSET)], ids=["plateau", "cosine, subset"]
+)
 def test_killed_run_resumes_to_the_same_weights(tmp_path, schedule, subset):
     options = [
         *SMALL,
