@@ -51,10 +51,11 @@ ROUGH = {
 """Maps whose eigenvectors are not the original's to the digits shown → how far off they may be: scikit-learn's isomap
 has changed since, and texts are not cut into words just as there."""
 SAMPLED = {
+    **dict.fromkeys(("digits", "digits, radial"), 1e-6),
     **dict.fromkeys((name for name, (kernel, *_) in on_mnist.MAPS_2D.items() if kernel != "geodesic"), 1e-3),
     **ROUGH,
 }
-"""The same of the ranks of training items, which beyond four million pairs are those of a sample."""
+"""The same of the ranks of training items: beyond four million pairs those of a sample, and digits have near ties."""
 MAPS = {
     value: Table("maps", value, f"Maps of two coordinates: {title}", "data", digits)
     for value, title, digits in (
