@@ -11,7 +11,7 @@ EXPERIMENTS = {
         "40 seconds with --quick, a day in full, an hour and a half with --original_recipe false",
     ),
     "matrix_factorization": ("none", "half a minute with --quick, three hours in full, one with one seed"),
-    "flowerpots": ("none", "10 seconds"),
+    "flowerpots": ("none", "20 seconds with --quick, a minute in full"),
     "nonmetric": ("none with --quick; MNIST, tales and news in full", "20 seconds with --quick, 12 minutes in full"),
     "manifold": ("none", "15 seconds with --quick, 4 minutes in full"),
     "link_prediction": (
