@@ -31,6 +31,11 @@ def _check_size(encoder: str, size: Size, smallest: int) -> None:
         )
 
 
+def dense_layers(encoder: nn.Module) -> list[nn.Linear]:
+    """Give an encoder's dense layers, the first to the last."""
+    return [layer for layer in encoder.modules() if isinstance(layer, nn.Linear)]
+
+
 class Encoder(nn.Module, ABC):
     """Map images ``(batch, channel, height, width)`` to embeddings ``(batch, embedding)``.
 

@@ -1,6 +1,6 @@
 """Factors of a matrix of similarities between two kinds of items, rectangular and perhaps known in part."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from simec_vision.arrays.recipes import RECIPES
 from simec_vision.arrays.scaling import root_mean_square, values_of
 from simec_vision.arrays.targets import ONE, filled, read_similarities
-from simec_vision.encoders import Encoder
+from simec_vision.encoders import Encoder, dense_layers
 from simec_vision.estimator import SimilarityEncoder
 from simec_vision.items import InputError, nearest
 
@@ -197,7 +197,7 @@ def _column_encoder(made: SimilarityEncoder, rows: NDArray, features: Any, matri
     made.set_params(head_start=basis).fit(features, matrix)
     back = np.zeros((rows.shape[1], rows.shape[1]))
     back[:, : kept.sum()] = (size / s[kept, None] * v[kept]).T
-    last = [layer for layer in made.model_.encoder.modules() if isinstance(layer, nn.Linear)][-1]
+    last = dense_layers(made.model_.encoder)[-1]
     for part in (last.weight, last.bias):
         part.data.copy_(torch.from_numpy(back) @ part.data.double())
     made.model_.head(ONE).weight.data.copy_(torch.from_numpy(rows))
@@ -207,9 +207,8 @@ def _column_encoder(made: SimilarityEncoder, rows: NDArray, features: Any, matri
 
 def _linear(items: int) -> SimilarityEncoder:
     """Make the encoder of features that is trained where none is given."""
-    recipe = RECIPES["fast"]
-    steps = -(-items // recipe.batch(items))
-    return SimilarityEncoder(epochs=max(recipe.epochs(items, recipe.batch(items)), -(-ENCODER_STEPS // steps)))
+    recipe = replace(RECIPES["fast"], steps=ENCODER_STEPS)
+    return SimilarityEncoder(epochs=recipe.epochs(items, recipe.batch(items)))
 
 
 def _complete(matrix: Any) -> bool:

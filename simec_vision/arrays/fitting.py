@@ -14,7 +14,7 @@ from simec_vision.arrays.recipes import Recipe, recipe, start_weights
 from simec_vision.arrays.running import Course, Moments, make_trainer, silence
 from simec_vision.arrays.scaling import Scaling, measure, values_of
 from simec_vision.arrays.targets import bound, check_own, own_similarities
-from simec_vision.encoders import MLP
+from simec_vision.encoders import MLP, dense_layers
 from simec_vision.heads import SimilarityHead, head_weight
 from simec_vision.items import InputError
 from simec_vision.losses import refuse_outside_unit_interval
@@ -219,7 +219,7 @@ def _start_unread_at_zero(model: SimilarityModel) -> None:
     """Start those dimensions of embeddings at 0 that frozen heads hardly read: training would leave them to chance."""
     lengths = [model.head(name).weight.norm(dim=0) for name in model.heads]
     unread = torch.stack([length <= HARDLY * length.max() for length in lengths]).all(dim=0)
-    last = [layer for layer in model.encoder.modules() if isinstance(layer, nn.Linear)][-1]
+    last = dense_layers(model.encoder)[-1]
     last.weight.data[unread] = 0.0
     last.bias.data[unread] = 0.0
 

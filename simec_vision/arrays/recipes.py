@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from simec_vision.encoders import dense_layers
 from simec_vision.items import InputError, nearest
 from simec_vision.model import SimilarityModel
 
@@ -84,10 +85,9 @@ def recipe(name: str) -> Recipe:
 def start_weights(model: SimilarityModel, how: str) -> None:
     """Start an encoder's dense layers and the heads as Keras or PyTorch start dense layers."""
     if how == "glorot":
-        for layer in model.encoder.modules():
-            if isinstance(layer, nn.Linear):
-                _start(layer.weight, how)
-                nn.init.zeros_(layer.bias)
+        for layer in dense_layers(model.encoder):
+            _start(layer.weight, how)
+            nn.init.zeros_(layer.bias)
     for name in model.heads:
         _start(model.head(name).weight, how)
 

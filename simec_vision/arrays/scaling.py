@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from simec_vision.encoders import dense_layers
 from simec_vision.model import SimilarityModel
 
 
@@ -42,7 +43,7 @@ class Scaling:
             model: The model, with dense layers; changed in place.
             back: Do the reverse, to go on with training.
         """
-        dense = [layer for layer in model.encoder.modules() if isinstance(layer, nn.Linear)]
+        dense = dense_layers(model.encoder)
         if self.size != 1 or self.shift is not None:
             self._fold_inputs(dense[0], back)
         if self.similarity != 1:

@@ -137,9 +137,15 @@ def truncated(given: NDArray[np.float64], dim: int) -> NDArray[np.float64]:
     return (u[:, :dim] * s[:dim]) @ v[:dim]
 
 
+@cache
+def singular_values() -> NDArray[np.floating]:
+    """Give the singular values of the matrix, the largest first."""
+    return np.linalg.svd(matrix(), compute_uv=False)
+
+
 def singular_value(place: int, seed: int) -> dict[str, float]:
-    """Give a singular value of the matrix by its place from the largest, 1."""
-    return {"value": float(np.linalg.svd(matrix(), compute_uv=False)[place - 1])}
+    """Give one singular value by its place from the largest, 1."""
+    return {"value": float(singular_values()[place - 1])}
 
 
 def svd(dim: int, seed: int) -> dict[str, float]:
