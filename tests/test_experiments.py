@@ -2,15 +2,17 @@
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from simec_vision.cli.main import main
 from simec_vision.datamodules import DrawnShoes
-from simec_vision.experiments.few_labels import VARIANTS, check_labels, similarities_of, to_line
+from simec_vision.experiments.few_labels import VARIANTS, check_labels, similarities_of, to_line, total
 from simec_vision.experiments.few_labels_report import claims, improves, write_report
 from simec_vision.experiments.recipes import BEST, ORIGINAL, epochs_for, tuning_options
 from simec_vision.experiments.results import means, original, original_means, repeats
@@ -40,6 +42,9 @@ def test_few_labels_of_drawn_shoes_go_the_way_of_the_claims_and_go_on():
     assert (folder / "table.csv").read_text().count("\n") == len(lines) + 1
     kept = {path: path.stat().st_mtime_ns for path in folder.rglob("model.safetensors")}
     shutil.rmtree(folder / "tuning" / "labels" / "labels-20-seed-11")  # as if it had not been made yet
+    for file in (folder / "config.yaml", *folder.glob("pretraining/*.yaml")):  # as an earlier version wrote them
+        assert "erase" in file.read_text() or file.parent != folder
+        file.write_text(re.sub(r"\n *(erase: 0|per_class: false)(?=\n|$)", "", file.read_text()))
     os.environ.pop("SIMEC_VISION_RUN", None)
     assert main("experiment", command) == 0
     again = [json.loads(line) for line in (folder / "few_labels.jsonl").read_text().splitlines()]
@@ -70,6 +75,19 @@ def test_other_protocols_run(protocol, variants):
     assert len(classes[0]) == (2 if protocol == "disjoint_classes" else 4)
 
 
+def test_labels_of_each_class_and_another_weight_decay():
+    few = ["--labels", "[5]", "--per_class", "true", "--seeds", "[11]", "--epochs", "1", "--tuning_epochs", "1"]
+    study = ["few_labels", "--quick", "true", "--variants", "[labels]", "--weight_decay", "0.25", *few]
+    assert main("experiment", study) == 0
+    (line,) = [json.loads(line) for line in Path("runs/few_labels/few_labels.jsonl").read_text().splitlines()]
+    assert (line["labels"], line["per_class"]) == (5, True)
+    run = Path("runs/few_labels/tuning/labels/labels-5-seed-11")
+    assert read(run / "summary.json")["labels"] == 4 * 5
+    decays = [yaml.safe_load((folder / "config.yaml").read_text())["optimisation"]["weight_decay"]
+              for folder in (Path("runs/few_labels/pretraining/labels"), run)]  # fmt: skip
+    assert decays == [0.25, 0.01]
+
+
 def test_transfer_between_tasks_of_drawn_shoes():
     assert main("experiment", ["transfer_tasks", "--quick", "true", "--processes", "2", "--out", "study"]) == 0
     summary = read("study/summary.json")
@@ -98,6 +116,7 @@ def test_what_an_experiment_cannot_do_is_said_in_a_line(capsys):
     )
     assert "every value of variants once" in refused("--variants", "[none,none]")
     assert "between 1 and 48" in refused("--labels", "[49]")
+    assert "those of the largest class, got 48" in refused("--labels", "[48]", "--per_class", "true")
     own = ["--similarities.own", "SameClass", "--similarities.own.attribute", "Category"]
     mixed = [
         "--similarities.own",
@@ -114,12 +133,21 @@ def test_what_an_experiment_cannot_do_is_said_in_a_line(capsys):
     assert "one value of labels" in refused("--labels", "[]")
     assert "every value of labels once" in refused("--labels", "[20,20]")
     assert "tuning_epochs of at least 1, got None and 0" in refused("--tuning_epochs", "0")
+    assert "weight_decay of at least 0, got -1" in refused("--weight_decay", "-1", "--labels", "[20]")
     assert "no trainer.max_epochs" in refused("--trainer.max_epochs", "3", "--labels", "[20]")
     assert "two or more classes, got 1 of one" in refused("--labels", "[1]")
     assert "decoder linear" in refused("--encoder", "ResidualNet", "--labels", "[20]")
     assert "'Shoo'" in refused("--protocol", "disjoint_classes", "--known_classes", "[Shoo]")
     assert main("experiment", ["few_label"]) == 2
     assert "did you mean 'few_labels'" in capsys.readouterr().err
+
+
+def test_labels_of_each_class_are_tuned_as_what_they_are_in_all():
+    data = DrawnShoes(count=200, size=32, cache=False)
+    data.prepare_data()
+    classes = np.bincount(data.items.classes("Category")[0][data.split("train")])
+    assert total(data, "Category", {}, 20, False) == 20
+    assert total(data, "Category", {}, 20, True) == np.minimum(classes, 20).sum() > 20
 
 
 def test_a_test_of_one_class_says_nothing():

@@ -151,7 +151,7 @@ def test_the_best_epoch_is_kept():
 
 
 def test_links_of_drawn_blocks_are_predicted():
-    assert main("experiment", ["link_prediction", "--quick", "true", "--processes", "2"]) == 0
+    assert main("experiment", ["link_prediction", "--quick", "true"]) == 0
     folder = Path("runs/link_prediction")
     summary = json.loads((folder / "summary.json").read_text())
     assert all(check["ok"] for check in summary["checks"]), summary["checks"]

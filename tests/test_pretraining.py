@@ -320,6 +320,22 @@ def test_labels_are_nested_and_seeded():
         data.use_labels("label", 41)
 
 
+def test_labels_of_each_class_are_nested_and_as_many_as_there_are():
+    data, subsets = Colours(), []
+    classes = data.items.classes("label")[0]
+    there = np.bincount(classes[data.split("train")])
+    most = int(there.max())
+    for count in (2, 5, most):
+        data.use_labels("label", count, seed=4, per_class=True)
+        subsets.append(data.subset("train"))
+        assert np.bincount(classes[subsets[-1]]).tolist() == np.minimum(there, count).tolist()
+    assert set(subsets[0]) < set(subsets[1]) < set(subsets[2])
+    data.use_labels("label", 40, seed=4)
+    assert subsets[2].tolist() == data.subset("train").tolist()
+    with pytest.raises(ValueError, match=rf"largest class \({most}\), got {most + 1}"):
+        data.use_labels("label", most + 1, per_class=True)
+
+
 def test_one_process_and_two_see_the_same_global_batches():
     def batches(processes):
         data = Colours(Batches(size=10, flip=True, shift=1, seed=3))

@@ -287,7 +287,7 @@ def test_surfaces_are_the_originals():
 
 
 def test_ratings_are_predicted_as_the_original_claimed():
-    assert main("experiment", ["recommender", "--quick", "true", "--processes", "2"]) == 0
+    assert main("experiment", ["recommender", "--quick", "true"]) == 0
     folder = Path("runs/recommender")
     summary = json.loads((folder / "summary.json").read_text())
     assert all(check["ok"] for check in summary["checks"]), summary["checks"]
@@ -299,7 +299,7 @@ def test_ratings_are_predicted_as_the_original_claimed():
 
 
 def test_surfaces_are_seen_from_outside_and_from_within():
-    assert main("experiment", ["manifold", "--quick", "true", "--processes", "2"]) == 0
+    assert main("experiment", ["manifold", "--quick", "true"]) == 0
     folder = Path("runs/manifold")
     summary = json.loads((folder / "summary.json").read_text())
     assert all(check["ok"] for check in summary["checks"]), summary["checks"]

@@ -39,6 +39,7 @@ def finetune(
     encoder: Encoder | None = None,
     labels: int | list[int] | None = 100,
     seed: int | list[int] = 11,
+    per_class: bool = False,
     label: str | None = None,
     data: ImageDataModule | None = None,
     keep: dict[str, list[str]] | None = None,
@@ -67,6 +68,8 @@ def finetune(
         labels: How many labelled training images, or a list of such numbers; null takes all.
         seed: Seed of the choice of these images (the fewer are among the more) and of the classifier's start, or a
             list of seeds.
+        per_class: Take so many labelled images of each class, or all of it where there are fewer; summary.json says how
+            many there are in all.
         label: The attribute that is the class; default: what the data suggest, Category for shoes.
         data: Other images than those of the pretraining.
         keep: Attribute → values, such as '{label: [cat, dog]}': only items that have one of them are used.
@@ -100,17 +103,18 @@ def finetune(
         choices = {"labels": _listed(labels), "seed": _listed(seed)}
         check_choices(choices, processes)
         for count in choices["labels"]:
-            data.use_labels(label or data.label, count)  # here the user's mistakes come out
+            data.use_labels(label or data.label, count, per_class=per_class)  # here the user's mistakes come out
         finetune_many(config, choices, run, processes)
         return
     data.batches = batches
-    classes = data.use_labels(label or data.label, labels, seed)
+    classes = data.use_labels(label or data.label, labels, seed, per_class)
     check_held_out(data, "validation", "test")
     _check_classes(data, label or data.label)
     pretrained = pretrained.forgotten() if from_scratch else pretrained
     summary = {
         "labels": len(data.subset("train")),
         "validation_labels": len(data.subset("validation")) if choose == "validation" else 0,
+        **({"per_class": True} if per_class and labels is not None else {}),
         "seed": seed,
         "pretraining": pretrained.name,
     }

@@ -117,7 +117,8 @@ def _random(model: Any, seed: int) -> Any:
 
 
 def _classifier_loss(classifier: Classifier, options: Any, data: ImageDataModule) -> Loss:
-    classes = data.use_labels(classifier.about.get("label", data.label), options.labels, options.seed)
+    label = classifier.about.get("label", data.label)
+    classes = data.use_labels(label, options.labels, options.seed, options.per_class)
     if set(classifier.classes) != set(classes):
         raise InputError(f"Expected data with the classes {classifier.classes}, got {classes}")
     codes = torch.tensor([classifier.classes.index(name) for name in classes])

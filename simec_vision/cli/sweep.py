@@ -63,8 +63,20 @@ def check_begun(planned: Mapping[Path, str]) -> None:
 
     for run, options in planned.items():
         begun = options_file(run)
-        if begun.exists() and yaml.safe_load(begun.read_text()) != yaml.safe_load(options):
+        if begun.exists() and settled(yaml.safe_load(begun.read_text())) != settled(yaml.safe_load(options)):
             raise InputError(f"Expected the options of {begun} to go on with its run, got others: name another --out")
+
+
+LATER = {"per_class": False, "erase": 0}
+"""Options that came later → what runs begun before them did."""
+
+
+def settled(options: Any) -> Any:
+    """Leave out of options those that came later where they say what runs begun before them did."""
+    if not isinstance(options, dict):
+        return options
+    kept = {name: value for name, value in options.items() if name not in LATER or value != LATER[name]}
+    return {name: settled(value) for name, value in kept.items()}
 
 
 def options_file(run: Path) -> Path:

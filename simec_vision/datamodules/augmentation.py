@@ -79,3 +79,29 @@ def mix_colours(images: Tensor, random: Tensor, strength: float) -> Tensor:
     pixels = 255 - images.permute(0, 2, 3, 1).reshape(batch, height * width, channels).float()
     mixed = (255 - pixels @ mix.transpose(1, 2)).round_().clamp_(0, 255).to(images.dtype)
     return mixed.view(batch, height, width, channels).permute(0, 3, 1, 2)
+
+
+def cut_out(images: Tensor, random: Tensor, edge: int) -> Tensor:
+    """Paint a square of each image in the image's mean colour ("cutout", DeVries & Taylor 2017, arXiv 1708.04552).
+
+    Its centre lies anywhere in the image, so that a part of the square may lie outside.
+
+    Args:
+        images: uint8 of shape ``(batch, channel, height, width)``.
+        random: Numbers in [0, 1), shape ``(batch, 2)``: the centre, vertical and horizontal.
+        edge: Edge of the square in pixels.
+
+    Returns:
+        uint8 images of the same shape, channels last in memory.
+    """
+    rows, columns = (_span(random[:, axis], images.shape[2 + axis], edge) for axis in (0, 1))
+    inside = rows[:, None, :, None] & columns[:, None, None, :]
+    mean = images.float().mean((2, 3), keepdim=True).round_().to(images.dtype)
+    return torch.where(inside, mean, images).contiguous(memory_format=torch.channels_last)
+
+
+def _span(random: Tensor, length: int, edge: int) -> Tensor:
+    """Say which of so many places are in a span of ``edge`` around a random one: ``(batch, length)``."""
+    start = (random[:, None] * length).long() - edge // 2
+    place = torch.arange(length, device=random.device) - start
+    return (place >= 0) & (place < edge)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from simec_vision.datamodules.augmentation import flip_and_shift, mix_colours, uniform
+from simec_vision.datamodules.augmentation import cut_out, flip_and_shift, mix_colours, uniform
 from simec_vision.datamodules.batching import EveryItem, TrainingOrder, batch_loader
 from simec_vision.datamodules.image_store import ImageSource
 from simec_vision.items import InputError, Items, nearest
@@ -30,6 +30,8 @@ class Batches:
         colour: Mix the colour channels of training images at random, every weight of the mix changed by up to so much.
         workers: Processes that prepare batches; 0 prepares them in the training process.
         seed: Seed of the order and of the augmentation.
+        erase: Paint over a square with an edge of so many pixels, maybe outside in part, somewhere in each training
+            image, in the image's mean colour (cutout).
     """
 
     size: int = 256
@@ -38,12 +40,13 @@ class Batches:
     colour: float = 0.0
     workers: int = 0
     seed: int = 0
+    erase: int = 0
 
     def __post_init__(self) -> None:
-        if self.size < 1 or min(self.shift, self.colour, self.workers) < 0:
+        if self.size < 1 or min(self.shift, self.colour, self.erase, self.workers) < 0:
             raise InputError(
-                f"Expected batches of at least 1 image, with shift, colour and workers of at least 0, got size "
-                f"{self.size}, shift {self.shift}, colour {self.colour} and workers {self.workers}"
+                f"Expected batches of at least 1 image, with shift, colour, erase and workers of at least 0, got size "
+                f"{self.size}, shift {self.shift}, colour {self.colour}, erase {self.erase} and workers {self.workers}"
             )
 
 
@@ -160,7 +163,9 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             raise InputError(f"Expected training items to keep, but none has what is wanted: {dict(wanted)}")
         self._kept, self._loaded = kept, self.loaded._replace(splits=splits)
 
-    def use_labels(self, attribute: str, count: int | None = None, seed: int = 0) -> list[str]:
+    def use_labels(
+        self, attribute: str, count: int | None = None, seed: int = 0, per_class: bool = False
+    ) -> list[str]:  # fmt: skip
         """Give ``(images, label)`` from now on.
 
         Args:
@@ -168,6 +173,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             count: Train on so many labelled images only: the first of a seeded permutation of the training items, so
                 that fewer labels are always among more (25 ⊂ 50 ⊂ 100).
             seed: Seed of that permutation.
+            per_class: Take so many of each class, or all of it where there are fewer.
 
         Returns:
             The class names, of items that are kept; a label is a position in this list.
@@ -179,7 +185,8 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         if self._kept is not None:
             codes, names = _occurring(np.where(self._kept, codes, -1), names)
         self._labels = torch.from_numpy(codes)
-        self._train = nested_subset(self.split("train")[codes[self.split("train")] >= 0], count, seed)
+        known = self.split("train")[codes[self.split("train")] >= 0]
+        self._train = nested_subset(known, count, seed, codes[known] if per_class else None)
         return names
 
     @property
@@ -243,10 +250,13 @@ class ImageDataModule(pl.LightningDataModule, ABC):
 
     def augmented(self, images: Tensor, index: Tensor, epoch: int) -> Tensor:
         """Vary uint8 images of the given items as in an epoch."""
-        random = uniform(self.batches.seed, epoch, index, draws=3 + images.shape[1] ** 2)
+        mixed = 3 + images.shape[1] ** 2
+        random = uniform(self.batches.seed, epoch, index, draws=mixed + 2)
         if self.batches.flip or self.batches.shift:
             images = flip_and_shift(images, random[:, :3], self.batches.flip, self.batches.shift)
-        return mix_colours(images, random[:, 3:], self.batches.colour) if self.batches.colour else images
+        if self.batches.colour:
+            images = mix_colours(images, random[:, 3:mixed], self.batches.colour)
+        return cut_out(images, random[:, mixed:], self.batches.erase) if self.batches.erase else images
 
 
 _REMEMBERED: dict[str, Loaded] | None = None
@@ -279,17 +289,31 @@ def _occurring(codes: NDArray[np.int64], names: list[str]) -> tuple[NDArray[np.i
     return renumbered - unknown, [names[code] for code in used[unknown:]]
 
 
-def nested_subset(candidates: NDArray[np.int64], count: int | None, seed: int) -> NDArray[np.int64]:
+def nested_subset(
+    candidates: NDArray[np.int64], count: int | None, seed: int, classes: NDArray[np.int64] | None = None
+) -> NDArray[np.int64]:
     """Give the first of a seeded permutation of items, all where no count is given.
 
+    Args:
+        candidates: The items, shape ``(item,)``.
+        count: How many.
+        seed: Seed of the permutation.
+        classes: Their classes, shape ``(item,)``, of each of which ``count`` are taken, or all where there are fewer.
+
     Raises:
-        InputError: if there are fewer.
+        InputError: if there are fewer, in the largest class where classes are given.
     """
     if count is None:
         return candidates
-    if not 0 < count <= len(candidates):
-        raise InputError(f"Expected at most as many labels as training items ({len(candidates)}), got {count}")
-    return np.random.RandomState(seed).permutation(candidates)[:count]
+    most = len(candidates) if classes is None else max(np.bincount(classes), default=0)
+    if not 0 < count <= most:
+        where = "training items" if classes is None else "training items of the largest class"
+        raise InputError(f"Expected at most as many labels as {where} ({most}), got {count}")
+    order = np.random.RandomState(seed).permutation(len(candidates))
+    if classes is None:
+        return candidates[order[:count]]
+    first = [order[classes[order] == one][:count] for one in np.unique(classes)]
+    return candidates[order[np.isin(order, np.concatenate(first))]]
 
 
 def known_name(name: str, known: list[str], what: str) -> str:

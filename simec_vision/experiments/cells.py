@@ -3,8 +3,9 @@
 import json
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import as_completed
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,8 @@ class Cell:
         table: The table's name.
         row: Which method.
         column: What is varied, such as the length of an embedding.
-        make: A function of a module, called with ``seed`` and the options in a process of its own; gives name → number,
-            or array, which figures need.
+        make: A function of a module, called with ``seed`` and the options, maybe in another process; gives name →
+            number, or array, which figures need.
         options: What it is called with; JSON can write them.
         seed: Of all that is random in it; the same method with other seeds is the same cell, averaged.
     """
@@ -63,7 +64,8 @@ def made(cells: Sequence[Cell], folder: Path, processes: int = 1) -> list[Line]:
     Args:
         cells: The cells; each has its own table, row, column and seed.
         folder: Where files go, and where an interrupted run of the same experiment has left its own.
-        processes: Cells that are made at once, each with its share of the processor's threads.
+        processes: Cells that are made at once, each with its share of the processor's threads; with 1, they are made
+            one after the other in this process.
 
     Returns:
         Their lines, in their order.
@@ -78,12 +80,11 @@ def made(cells: Sequence[Cell], folder: Path, processes: int = 1) -> list[Line]:
     keys = [_key(cell.told()) for cell in cells]
     todo = [cell for cell, key in zip(cells, keys, strict=True) if key not in kept]
     if todo:
-        with workers(processes) as pool:
-            for done, future in enumerate(as_completed([pool.submit(_make, cell, folder) for cell in todo]), 1):
-                line = future.result()
+        with closing(_lines(todo, folder, processes)) as lines:
+            for done, line in enumerate(lines, len(cells) - len(todo) + 1):
                 kept[_key(line)] = line
                 write_text(path, "".join(json.dumps(line) + "\n" for line in _ordered(keys, kept)))
-                print(_progress(line, len(cells) - len(todo) + done, len(cells)), flush=True)
+                print(_progress(line, done, len(cells)), flush=True)
     return [kept[key] for key in keys]
 
 
@@ -94,6 +95,16 @@ def arrays_of(cell: Cell, folder: Path) -> dict[str, NDArray[Any]]:
         return {}
     with np.load(path, allow_pickle=False) as file:
         return {name: file[name] for name in file.files}
+
+
+def _lines(cells: Sequence[Cell], folder: Path, processes: int) -> Generator[Line, None, None]:
+    """Make cells and give the line of each as soon as it is done."""
+    if processes == 1:  # to start one takes as long as many a cell
+        yield from (_make(cell, folder) for cell in cells)
+        return
+    with workers(processes) as pool:
+        for future in as_completed([pool.submit(_make, cell, folder) for cell in cells]):
+            yield future.result()
 
 
 def _make(cell: Cell, folder: Path) -> Line:

@@ -67,7 +67,7 @@ def class_labels(
         seeds: Seeds of training; of these, MNIST and newsgroups take the first.
         processes: Cells at once; each has its share of the processor's threads.
         original_recipe: Train as the original did as well, which takes most of the time.
-        quick: Digits only, few cells, one seed.
+        quick: Digits only, few cells, one seed, and not the original's recipe.
         out: Folder, new, empty or of the same experiment; default: runs/class_labels.
     """
     chosen: list[str] = [*parts] or ["digits", *(["mnist"] if (Path(root) / "MNIST" / "raw").is_dir() else [])]

@@ -60,12 +60,14 @@ def few_labels(
     recipe: Literal["original", "best"] = "best",
     labels: list[int] = LABELS,
     seeds: list[int] = SEEDS,
+    per_class: bool = False,
     label: str | None = None,
     similarities: dict[str, Similarity] | None = None,
     references: int = 3000,
     known_classes: list[str] | None = None,
     epochs: int | None = None,
     tuning_epochs: int | None = None,
+    weight_decay: float | None = None,
     choose: Literal["validation", "last"] = "validation",
     processes: int = 1,
     quick: bool = False,
@@ -87,12 +89,15 @@ def few_labels(
         recipe: Train as the original did, or as well as we can.
         labels: How many labels.
         seeds: Seeds of the choice of labelled images; the fewer are among the more.
+        per_class: Take so many labels of each class, or all of it where there are fewer; then the lines' labels are
+            those of each class.
         label: The attribute that is the class; default: what the data suggest, Category for shoes.
         similarities: Head name → what similar means, for simec_own; default: what the data suggest.
         references: How many items similarity is measured to, at most.
         known_classes: Classes that pretraining sees under disjoint_classes; default: the first half by name.
         epochs: Of pretraining; default: the recipe's.
         tuning_epochs: Of fine-tuning; default: the recipe's.
+        weight_decay: Of pretraining; default: the recipe's.
         choose: Take the epoch of fine-tuning, and fine-tuned encoder or linear probe, by validation images, whose
             labels are counted; or the last epoch, and the probe where a pretrained encoder meets fewer than 4000.
         processes: Runs at once; each has its share of the processor's threads.
@@ -107,7 +112,7 @@ def few_labels(
     data, given = quick_data(data, given) if quick else (data, given)
     labels = QUICK["labels"] if quick and labels == LABELS else labels
     seeds = QUICK["seeds"] if quick and seeds == SEEDS else seeds
-    chosen = _changed(RECIPES[recipe], epochs, tuning_epochs, quick)
+    chosen = _changed(RECIPES[recipe], epochs, tuning_epochs, weight_decay, quick)
     data.prepare_data()
     encoder = fitting_encoder(encoder, data)
     names = variants or (QUICK_VARIANTS if quick else DEFAULTS)[protocol]
@@ -117,22 +122,24 @@ def few_labels(
     _check_knowledge(names, protocol, shared["label"], similarities or _suggested(data, names))
     check_study(given, encoder, data, choose)
     kept, tuned = _parts(data, shared["label"], protocol, known_classes)
-    check_labels(data, shared["label"], tuned, labels, seeds)
+    check_labels(data, shared["label"], tuned, labels, seeds, per_class)
     folder = open_study(out, "few_labels", config)
     some = min(references, len(known_items(data, shared["label"], kept)))
+    each = {**shared, "per_class": True} if per_class else shared
+    whole = {count: total(data, shared["label"], tuned, count, per_class) for count in labels}
     study = Study(
         folder,
         [_pretrained(name, chosen, shared, kept, some, given) for name in names],
         [
-            Tuned(name, count, seed, _tuned(chosen, shared, tuned, count, choose))
+            Tuned(name, count, seed, _tuned(chosen, each, tuned, whole[count], choose))
             for name in names for count in labels for seed in seeds
         ],
         lambda tuning, own, before: to_line(tuning, own, before, recipe, protocol),
     )  # fmt: skip
     print(f"Few labels in {folder}: {len(study.pretrainings)} ways to pretrain, {len(study.tunings)} runs", flush=True)
     lines = study.run(processes, folder / "few_labels.jsonl")
-    whole = not quick and chosen == RECIPES[recipe]
-    print(write_report(folder, lines, whole and _original_task(data, encoder, shared["label"], protocol)))
+    same = not quick and not per_class and chosen == RECIPES[recipe]
+    print(write_report(folder, lines, same and _original_task(data, encoder, shared["label"], protocol)))
 
 
 def quick_data(
@@ -146,18 +153,21 @@ def quick_data(
     return DrawnShoes(**shoes), {**given, "data": {"class_path": path, "init_args": shoes}}
 
 
-def _changed(recipe: Recipe, epochs: int | None, tuning: int | None, quick: bool) -> Recipe:
-    """Give a recipe with other numbers of epochs; few images need smaller batches.
+def _changed(recipe: Recipe, epochs: int | None, tuning: int | None, decay: float | None, quick: bool) -> Recipe:
+    """Give a recipe with other numbers of epochs and another weight decay; few images need smaller batches.
 
     Raises:
-        InputError: for fewer epochs than 1.
+        InputError: for fewer epochs than 1, or a weight decay below 0.
     """
     told = {name: value for name, value in {"epochs": epochs, "tuning_epochs": tuning}.items() if value is not None}
     if min(told.values(), default=1) < 1:
         raise InputError(f"Expected epochs and tuning_epochs of at least 1, got {epochs} and {tuning}")
+    if decay is not None and decay < 0:
+        raise InputError(f"Expected a weight_decay of at least 0, got {decay}")
     small = {"batches": {**recipe.batches, "size": min(64, recipe.batches["size"])}} if quick else {}
     usual = {name: QUICK[name] for name in ("epochs", "tuning_epochs")} if quick else {}
-    return replace(recipe, **{**usual, **small, **told})
+    decayed = {} if decay is None else {"optimisation": {**recipe.optimisation, "weight_decay": decay}}
+    return replace(recipe, **{**usual, **small, **decayed, **told})
 
 
 def _check_variants(names: Sequence[str], encoder: Encoder, data: ImageDataModule, protocol: str) -> None:
@@ -219,8 +229,13 @@ def known_items(data: ImageDataModule, label: str, kept: Options, split: str = "
 
 
 def check_labels(
-    data: ImageDataModule, label: str, kept: Options, labels: Sequence[int], seeds: Sequence[int]
-) -> None:  # fmt: skip
+    data: ImageDataModule,
+    label: str,
+    kept: Options,
+    labels: Sequence[int],
+    seeds: Sequence[int],
+    per_class: bool = False,
+) -> None:
     """Make sure that there are so many labels, of at least two classes, whatever the seed, and as many to test on.
 
     Raises:
@@ -235,10 +250,19 @@ def check_labels(
             "(UT-Zappos50K: --data.report_on all)"
         )
     for count, seed in product(labels, seeds):
-        if not 0 < count <= len(known):
-            raise InputError(f"Expected labels between 1 and {len(known)}, the labelled training images, got {count}")
-        if len(set(codes[nested_subset(known, count, seed)])) < 2:
+        most = max(np.bincount(codes[known]), default=0) if per_class else len(known)
+        if not 0 < count <= most:
+            whose = "those of the largest class" if per_class else "the labelled training images"
+            raise InputError(f"Expected labels between 1 and {most}, {whose}, got {count}")
+        if len(set(codes[nested_subset(known, count, seed, codes[known] if per_class else None)])) < 2:
             raise InputError(f"Expected labels of two or more classes, got {count} of one with seed {seed}: take more")
+
+
+def total(data: ImageDataModule, label: str, kept: Options, labels: int, per_class: bool) -> int:
+    """Give how many labels there are in all, which depends on no seed."""
+    known = known_items(data, label, kept)
+    classes = data.items.classes(label)[0][known] if per_class else None
+    return len(nested_subset(known, labels, 0, classes))
 
 
 def _shared(given: Options, encoder: Encoder, label: str) -> Options:
@@ -323,6 +347,7 @@ def to_line(tuning: Tuned, own: Any, before: Any, recipe: str, protocol: str) ->
         "protocol": protocol,
         "pretraining": tuning.pretraining,
         "labels": tuning.labels,
+        **({"per_class": True} if own.get("per_class") else {}),
         "validation_labels": own["validation_labels"],
         "seed": tuning.seed,
         "test/accuracy": own["probe/accuracy" if probe else "test/accuracy"],
@@ -340,7 +365,7 @@ def _probe_counts(tuning: Tuned, own: Any) -> bool:
     """Say whether the linear probe counts: by validation, or else where a pretrained encoder meets few labels."""
     if own["validation_labels"]:
         return bool(own["probe/validation"] > own["validation/accuracy"])
-    return tuning.pretraining != "none" and tuning.labels < LARGE
+    return tuning.pretraining != "none" and own.get("labels", tuning.labels) < LARGE
 
 
 def _original_task(data: ImageDataModule, encoder: Encoder, label: str, protocol: str) -> bool:

@@ -38,7 +38,8 @@ def write_report(folder: Path, lines: Sequence[Line], comparable: bool) -> str:
     checks = [*claims(ours, comparable and lines[0]["recipe"] == "original")]
     checks += repeats(ours, theirs) if lines[0]["recipe"] == "original" else improves(ours, theirs)
     rows = markdown(accuracy_rows(ours, theirs, sorted({line["labels"] for line in lines})))
-    words = f"{lines[0]['recipe']} recipe, {lines[0]['protocol']}"
+    each = ", labels of each class" if lines[0].get("per_class") else ""
+    words = f"{lines[0]['recipe']} recipe, {lines[0]['protocol']}{each}"
     title = f"Test accuracy in %, {words}; mean ± standard deviation, seeds {sorted({line['seed'] for line in lines})}"
     spent = sum(line["seconds"] for line in lines)
     write_text(folder / "table.md", f"{title}\n\n{rows}")

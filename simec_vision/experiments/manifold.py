@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simec_vision.experiments.cells import Cell, arrays_of
+from simec_vision.experiments.embedding_cells import without_original
 from simec_vision.experiments.figures import Map, draw_maps
 from simec_vision.experiments.manifold_data import METHODS, SLOW, bandwidth, surface, view
 from simec_vision.experiments.results import Check, error
@@ -71,10 +72,12 @@ def manifold(
         config: All options as YAML, for the experiment's folder.
         seeds: Seeds of training.
         processes: Cells at once; each has its share of the processor's threads.
-        quick: Fewer points, one seed, and no slow methods beside.
+        quick: Fewer points, one seed, no slow methods beside, and not the original's recipe.
         out: Folder, new, empty or of the same experiment; default: runs/manifold.
     """
     cells = [*planned(QUICK_COUNTS if quick else COUNTS, seeds[:1] if quick else seeds, not quick)]
+    if quick:
+        cells = without_original(cells)
     tables = [GAMMA, *(table for kind in (DISTANCES, NEW, ERRORS, MATCHES) for table in kind.values())]
     run_experiment("manifold", cells, tables, claims, figures, config, processes, out, comparable=not quick)
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simec_vision.experiments.cells import Cell
-from simec_vision.experiments.embedding_cells import curves
+from simec_vision.experiments.embedding_cells import curves, without_original
 from simec_vision.experiments.figures import Curves, draw_curves
 from simec_vision.experiments.results import Check, error
 from simec_vision.experiments.table_report import Found, Table, exactly, reached, run_experiment
@@ -22,7 +22,7 @@ NOTHING = 1e-6
 """Mean squared errors below which there is nothing to compare: the entries vary by .036."""
 RANK = 500
 """Longest embeddings that a decomposition of the matrix has."""
-EPOCHS = 200
+EPOCHS, QUICK_EPOCHS = 200, 100
 SVD_RATES = {250: 0.005, 400: 0.004, 500: 0.0034, 750: 0.0032, 1000: 0.003}
 EIGEN_RATES, EIGEN_EPOCHS = {75: 0.1, 250: 0.05, 1000: 0.01}, {"S1": 100, "S2": 60}
 MISSING_RATES = {49: 0.025, 500: 0.01}
@@ -67,13 +67,22 @@ def matrix_factorization(
         config: All options as YAML, for the experiment's folder.
         seeds: Seeds of training; the matrix and what of it is unknown stay the same.
         processes: Cells at once; each has its share of the processor's threads.
-        quick: One length of embeddings in each table, half of the entries unknown, one seed.
+        quick: One length of embeddings in each table, half of the entries unknown, one seed, half the epochs, and not
+            the original's recipe.
         out: Folder, new, empty or of the same experiment; default: runs/matrix_factorization.
     """
     cells = [*planned(seeds[:1] if quick else seeds)]
     if quick:
-        cells = [c for c in cells if any(c.table == t and own.items() <= c.options.items() for t, own in QUICK)]
+        cells = [*_quick(without_original(cells))]
     run_experiment("matrix_factorization", cells, TABLES, claims, figures, config, processes, out)
+
+
+def _quick(cells: list[Cell]) -> Iterator[Cell]:
+    """Choose the cells of the quick version, with half the epochs."""
+    for cell in cells:
+        if any(cell.table == table and own.items() <= cell.options.items() for table, own in QUICK):
+            fewer = {"epochs": QUICK_EPOCHS} if cell.make in (encoded, both_sides, similar) else {}
+            yield replace(cell, options={**cell.options, **fewer})
 
 
 def planned(seeds: list[int]) -> Iterator[Cell]:
@@ -166,14 +175,12 @@ def filled_svd(dim: int, share: float, seed: int) -> dict[str, float]:
     return {"mse": error(truncated(filled, dim), matrix())}
 
 
-def encoder(dim: int, seed: int, **options: Any) -> Any:
+def encoder(dim: int, seed: int, epochs: int, **options: Any) -> Any:
     """Make a linear encoder of one-hot vectors, from a random start."""
     from simec_vision.estimator import SimilarityEncoder
 
     none = {"l2_embedding": 0.0, "l2_head": 0.0, "gram_penalty": 0.0}
-    return SimilarityEncoder(
-        dim, seed=seed, **{**none, "head_start": "random", "epochs": EPOCHS, "lr": 1e-2, **options}
-    )
+    return SimilarityEncoder(dim, seed=seed, epochs=epochs, **{**none, "head_start": "random", "lr": 1e-2, **options})
 
 
 def original_encoder(dim: int, seed: int, rates: Mapping[int, float], epochs: int, **options: Any) -> Any:
@@ -184,24 +191,24 @@ def original_encoder(dim: int, seed: int, rates: Mapping[int, float], epochs: in
     return SimilarityEncoder(dim, recipe="keras", lr=lr, epochs=epochs, seed=seed, **options)
 
 
-def encoded(dim: int, seed: int, original: bool = False) -> dict[str, float]:
+def encoded(dim: int, seed: int, original: bool = False, epochs: int = EPOCHS) -> dict[str, float]:
     """Measure an encoder and its head."""
     rows = np.eye(len(matrix()), dtype=np.float32)
-    made = encoder(dim, seed)
+    made = encoder(dim, seed, epochs)
     if original:
         penalty = 1e-3 if dim > RANK else 0.0
         made = original_encoder(dim, seed, SVD_RATES, 50, orthogonality_penalty=penalty)
     return {"mse": error(made.fit(rows, matrix()).predict(rows), matrix())}
 
 
-def both_sides(dim: int, seed: int, original: bool = False) -> dict[str, float]:
+def both_sides(dim: int, seed: int, original: bool = False, epochs: int = EPOCHS) -> dict[str, float]:
     """Measure an encoder of rows, and the product of its embeddings with those of an encoder of columns.
 
     Ours gives the second encoder the first's embeddings in an orthonormal basis: another linear encoder of the rows,
     that spans the same, and along whose dimensions all columns' embeddings are learned at one pace.
     """
     rows, columns = (np.eye(size, dtype=np.float32) for size in matrix().shape)
-    make = partial(original_encoder, dim, seed, SVD_RATES, 50) if original else partial(encoder, dim, seed)
+    make = partial(original_encoder, dim, seed, SVD_RATES, 50) if original else partial(encoder, dim, seed, epochs)
     first = make().fit(rows, matrix())
     embedding = first.transform(rows)
     if not original:
@@ -217,7 +224,7 @@ def orthonormal(embedding: NDArray[np.floating]) -> NDArray[np.floating]:
     return np.pad(basis, ((0, 0), (0, embedding.shape[1] - basis.shape[1])))
 
 
-def similar(dim: int, matrix: str, seed: int, original: bool = False) -> dict[str, float]:
+def similar(dim: int, matrix: str, seed: int, original: bool = False, epochs: int = EPOCHS) -> dict[str, float]:
     """Measure an encoder whose embeddings' inner products shall be a symmetric matrix.
 
     Ours keeps the best head, from the eigendecomposition of the references' own similarities; the original's learns
@@ -225,7 +232,7 @@ def similar(dim: int, matrix: str, seed: int, original: bool = False) -> dict[st
     """
     given = square(matrix)
     rows = np.eye(len(given), dtype=np.float32)
-    made = encoder(dim, seed, head_start="eigen", head_frozen=True, epochs=EPOCHS // 2)
+    made = encoder(dim, seed, epochs // 2, head_start="eigen", head_frozen=True)
     if original:
         made = original_encoder(dim, seed, EIGEN_RATES, EIGEN_EPOCHS[matrix], gram_penalty=1.0)
     embedding = made.fit(rows, given).transform(rows)

@@ -37,8 +37,9 @@ THEIRS: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 OWN: dict[str, dict[str, Any]] = {
-    # A head that moves scales embeddings up where noise is strong (error 2600 in place of 75), and a weaker L2 learns
-    # more of the noise by heart (10 times as many dimensions as pixels: held-out error 15.6 in place of 12.8).
+    # A head that moves scales embeddings up where noise is strong (error 2600 in place of 75). The L2 was chosen by
+    # 1000 of MNIST's 5000 training images: with 10 times as many white dimensions as pixels they err by 17.0, 13.9,
+    # 12.8, 13.3 and 15.9 with 1e-4, 3e-4, 1e-3, 3e-3 and 1e-2, and with other noise at most 2 % more with 1e-3 than with the best.
     "linear": {**OWN_FROZEN, "l2_embedding": 1e-3},
     "classes": {"l2_embedding": 1e-4, "hidden": [25, 25], "l2_hidden": 1e-4},
 }
@@ -80,7 +81,7 @@ def noisy_data(
         seeds: Seeds of training.
         processes: Cells at once; each has its share of the processor's threads.
         original_recipe: Train as the original did as well, which takes most of the time.
-        quick: Digits, few cells, one seed.
+        quick: Digits, few cells, one seed, and not the original's recipe.
         out: Folder, new, empty or of the same experiment; default: runs/noisy_data.
     """
     chosen = data or ("mnist" if (Path(root) / "MNIST" / "raw").is_dir() and not quick else "digits")

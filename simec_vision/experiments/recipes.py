@@ -41,7 +41,7 @@ class Recipe:
     seed: int = 0
 
 
-PLAIN = {"size": 32, "flip": False, "shift": 0, "colour": 0.0}
+PLAIN = {"size": 32, "flip": False, "shift": 0, "colour": 0.0, "erase": 0}
 """The original's batches: of 32, not augmented."""
 
 PLATEAU = {"schedule": "plateau", "patience": 0, "plateau_start": 0}

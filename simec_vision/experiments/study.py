@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from simec_vision.cli.runs import open_run, write_text
-from simec_vision.cli.sweep import check_begun, run_all, workers
+from simec_vision.cli.sweep import check_begun, run_all, settled, workers
 from simec_vision.items import InputError
 
 Options = dict[str, Any]
@@ -168,7 +168,7 @@ def open_study(out: str | None, name: str, config: str) -> Path:
     path = folder / "config.yaml"
     if folder.is_dir() and any(folder.iterdir()) and not path.is_file():
         raise InputError(f"Expected a new or empty folder or a study's for --out, but {folder} holds other files")
-    before, given = yaml.safe_load(path.read_text() if path.is_file() else config), yaml.safe_load(config)
+    before, given = (settled(yaml.safe_load(t)) for t in (path.read_text() if path.is_file() else config, config))
     for option in {**before, **given}:
         if option not in GROWS and before.get(option) != given.get(option):
             told = f"{option} {before.get(option)}, got {given.get(option)}"

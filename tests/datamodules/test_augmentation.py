@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from simec_vision.datamodules import Batches, Normalisation
-from simec_vision.datamodules.augmentation import flip_and_shift, mix_colours, uniform
+from simec_vision.datamodules.augmentation import cut_out, flip_and_shift, mix_colours, uniform
 from simec_vision.items import InputError
 
 IMAGES = torch.randint(0, 256, (6, 3, 5, 7), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -53,6 +53,21 @@ def test_colours_are_mixed_as_said_and_white_stays_white():
     assert (result[:, :, 1:] != images[:, :, 1:]).float().mean() > 0.5
 
 
+def test_a_square_that_may_lie_outside_in_part_becomes_the_mean_colour():
+    random = uniform(5, 1, INDEX, draws=2)
+    result = cut_out(IMAGES, random, 3)
+    assert result.is_contiguous(memory_format=torch.channels_last)
+    sizes = set()
+    for image, told, (down, right) in zip(IMAGES, result, random.tolist(), strict=True):
+        expected = image.clone()
+        rows, columns = (slice(max(0, int(at) - 1), int(at) + 2) for at in (down * 5, right * 7))
+        expected[:, rows, columns] = image.float().mean((1, 2)).round().to(torch.uint8)[:, None, None]
+        assert torch.equal(told, expected)
+        sizes.add(expected[0, rows, columns].numel())
+    assert len(sizes) > 1
+    assert torch.equal(cut_out(IMAGES, random, 99)[0, 0], IMAGES[0, 0].float().mean().round().byte().expand(5, 7))
+
+
 def test_random_numbers_depend_on_seed_epoch_and_item_only():
     draws = uniform(5, 1, INDEX, draws=12)
     assert torch.equal(uniform(5, 1, INDEX[2:4], draws=3), draws[2:4, :3])
@@ -76,7 +91,7 @@ def test_normalisation(layout):
     assert result.is_contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize("wrong", [{"size": 0}, {"shift": -1}, {"colour": -0.1}, {"workers": -2}])
+@pytest.mark.parametrize("wrong", [{"size": 0}, {"shift": -1}, {"colour": -0.1}, {"erase": -1}, {"workers": -2}])
 def test_batches_that_cannot_be(wrong):
     with pytest.raises(InputError, match=str(next(iter(wrong.values())))):
         Batches(**wrong)
