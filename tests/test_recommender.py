@@ -295,7 +295,7 @@ def test_ratings_are_predicted_as_the_original_claimed():
     assert "less in 1 of 1 draws" in (folder / "differences.md").read_text()
     assert "| c = 0.5 |" in (folder / "table.md").read_text()
     assert "sum of all features" in (folder / "explanation.md").read_text()
-    assert (folder / "content.png").stat().st_size > 10_000
+    assert all((folder / f"{name}.png").stat().st_size > 10_000 for name in ("content", "spectrum"))
 
 
 def test_surfaces_are_seen_from_outside_and_from_within():

@@ -16,6 +16,7 @@ from simec_vision.experiments.embedding_cells import eigen as eigen_cell
 from simec_vision.experiments.embedding_cells import left_out, match
 from simec_vision.experiments.figures import Map, draw_maps
 from simec_vision.experiments.newsgroups import frequent_pairs, joined, newsgroups, text_features
+from simec_vision.experiments.nonmetric_approach import errors_of
 from simec_vision.experiments.overlaps import by_sign, decomposed, overlaps, scaled
 from simec_vision.experiments.paper_kernel import filled
 from simec_vision.experiments.paper_signs import decomposed_signs
@@ -181,8 +182,9 @@ def test_similarities_that_are_no_inner_products_are_learned(capsys):
     assert main("experiment", command) == 0
     summary = json.loads(Path("runs/nonmetric/summary.json").read_text())
     assert all(check["ok"] for check in summary["checks"]), summary["checks"]
-    assert len(summary["checks"]) == 9
-    assert all(Path(f"runs/nonmetric/{name}.png").is_file() for name in ("points", "digits", "digits_errors"))
+    assert len(summary["checks"]) == 10
+    pictures = ("points", "digits", "digits_errors", "approach")
+    assert all(Path(f"runs/nonmetric/{name}.png").is_file() for name in pictures)
     assert main("experiment", ["nonmetric", "--root", "nowhere", "--out", "full"]) == 2
     assert "torchvision.datasets.MNIST" in capsys.readouterr().err
     assert main("experiment", ["nonmetric", "--parts", "[words]", "--root", "nowhere", "--out", "words"]) == 2
@@ -249,6 +251,23 @@ def test_eigenvectors_of_each_sign_are_the_best_of_their_length():
         assert decomposed_signs(10, None, 0, 0)[f"{name}_inner"] == pytest.approx(np.mean((part - best) ** 2))
     one, two = by_sign(None)
     assert one - two == pytest.approx(overlaps(None).similarity)
+
+
+def test_how_near_eigenvectors_come_follows_from_the_eigenvalues():
+    given = overlaps(None).similarity
+    values, vectors = np.linalg.eigh(given)
+    one, two = by_sign(None)
+    for target, wanted in (("S", given), ("S1", one), ("S1 + S2", one + two)):
+        for order, sizes, weights in (
+            ("largest", values, np.abs(values)),
+            ("largest by size", np.abs(values), np.abs(values)),
+            ("largest by size, signed", np.abs(values), values),
+        ):
+            errors = errors_of(values, order, target)
+            for dim in (1, 8, len(values)):
+                first = np.argsort(-sizes, kind="stable")[:dim]
+                product = (vectors[:, first] * weights[first]) @ vectors[:, first].T
+                assert errors[dim - 1] == pytest.approx(np.mean((wanted - product) ** 2), abs=1e-12)
 
 
 def test_signed_eigenvectors_are_the_nearest_of_their_rank_also_to_held_out_digits():

@@ -86,7 +86,8 @@ def _curves(axis: Any, panel: Curves, looks: Mapping[str, tuple[str, str]]) -> N
     for which in panel.logarithmic:
         getattr(axis, f"set_{which}scale")("log")
     if "x" in panel.logarithmic:
-        _ticks(axis.xaxis, LEAST_WIDE)
+        low, high = axis.get_xlim()
+        _ticks(axis.xaxis, max(LEAST_WIDE, high / low))
     if "y" in panel.logarithmic:
         low, high = axis.get_ylim()
         _ticks(axis.yaxis, high / low)

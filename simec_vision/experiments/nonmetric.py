@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simec_vision.experiments import nonmetric_signs
+from simec_vision.experiments import nonmetric_approach, nonmetric_signs
 from simec_vision.experiments.cells import Cell, arrays_of
 from simec_vision.experiments.embedding_cells import ORIGINAL, OURS, curves
 from simec_vision.experiments.figures import Map, draw_curves, draw_maps
@@ -68,6 +68,7 @@ TABLES = (
     Table("ten", "mse", "MNIST 0 and 7 in 10 dimensions: error of inner products, without signs", "images", 6),
     Table("small ten", "mse", "Digits 0 and 7 of 8×8 in 10 dimensions: the same", "images", 6),
     *MATCHES,
+    *nonmetric_approach.TABLES,
     *nonmetric_signs.TABLES,
     Table("words", "mse", "Words in 2 dimensions: error of predicted similarities", "similarities"),
 )  # fmt: skip
@@ -136,6 +137,7 @@ def digits_cells(seeds: list[int], root: str | None) -> Iterator[Cell]:
         for seed in seeds:
             for row in ("SimEc", "SimEc, original recipe") if root else ("SimEc",):
                 yield Cell(f"{which}sweep", row, str(dim), encoded_digits, {**own, "original": row != "SimEc"}, seed)
+    yield from nonmetric_approach.planned(root)
     if root is not None:
         yield from nonmetric_signs.planned(seeds, root)
     yield Cell(f"{which}ten", "ridge", "training", embedded_digits, {"root": root, "ridge": True})
@@ -288,6 +290,7 @@ def claims(found: Found) -> Iterator[Check]:
     for ten in MATCHES:
         less = ten.value.endswith("mse")
         yield from reached(found, ten, [ORIGINAL], 0.1 if less else 0.02, more=not less)
+    yield from nonmetric_approach.claims(found)
     yield from nonmetric_signs.claims(found)
     yield from _mates(found)
     yield from _beyond_metric(found)
@@ -319,6 +322,7 @@ def _beyond_metric(found: Found) -> Iterator[Check]:
 def figures(found: Found) -> None:
     """Draw the points, errors by length of embeddings, the digits and the words."""
     _draw_points(found)
+    nonmetric_approach.figures(found)
     nonmetric_signs.figures(found)
     first = min((cell.seed for cell in found.cells if cell.row in (OURS, ORIGINAL)), default=0)
     for cell in found.cells:

@@ -100,6 +100,26 @@ def _everything(root: str, dataset: str) -> Task:
     return Task(ratings, SEEN, np.ones(len(ratings.values), dtype=bool))
 
 
+PLACES = (1, 10, 100, 1000)
+"""Of the singular values that are told, from the largest on; the last is the last that is drawn."""
+DENSE = 3000
+"""Up to so many movies or users, all singular values are found at once."""
+
+
+def spectrum(root: str, dataset: str, seed: int) -> dict[str, Any]:
+    """Give the largest singular values of what means leave of ratings, 0 where unknown."""
+    from scipy.sparse.linalg import svds
+
+    residual = _everything(root, dataset).residual.astype(np.float64)
+    least = min(residual.shape)
+    if least <= DENSE:
+        values = np.linalg.svd(residual.toarray(), compute_uv=False)[: PLACES[-1]]
+    else:
+        values = svds(residual, PLACES[-1], v0=np.ones(least), return_singular_vectors=False)[::-1]
+    told = {f"value_{place}": values[place - 1] for place in PLACES if place <= len(values)}
+    return {**told, "values": values.astype(np.float32)}
+
+
 def content(root: str, dataset: str, method: str, seed: int) -> dict[str, Any]:
     """Compare movies by content with how alike they are rated, those that were learned from and new ones.
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from simec_vision.cli.runs import write_text
 from simec_vision.experiments.cells import Cell, arrays_of
 from simec_vision.experiments.figures import Curves, Map, draw_curves, draw_maps
-from simec_vision.experiments.rating_cells import content, explained, rated, shrunken
+from simec_vision.experiments.rating_cells import PLACES, content, explained, rated, shrunken, spectrum
 from simec_vision.experiments.rating_models import METHODS
 from simec_vision.experiments.ratings import (
     DRAWN,
@@ -27,7 +27,7 @@ from simec_vision.experiments.ratings import (
     read_ratings,
 )
 from simec_vision.experiments.results import Check, markdown
-from simec_vision.experiments.table_report import Found, Table, reached, run_experiment
+from simec_vision.experiments.table_report import Found, Table, exactly, reached, run_experiment
 
 OURS, THEIRS = "means + SimEc(X)", "means + SimEc(X), original recipe"
 FREE, COSINE = "means + SimEc(I)", "cosine of features"
@@ -41,6 +41,11 @@ LEFT_OUT = {
 MOST_FEATURES = 500
 """With more features there is no ridge regression for each user."""
 
+RESIDUAL, SHOWN_VALUES = "what means leave", 60
+SPECTRUM = tuple(
+    Table("spectrum", f"value_{place}", f"Ratings less their means, 0 where unknown: singular value {place}", "data", 0)
+    for place in PLACES
+)
 RATED = Table("ratings", "rmse", "Root mean squared error of held-out ratings", "held out", 4)
 SHRUNKEN = Table("shrinkage", "rmse", "Root mean squared error of means alone, by their shrinkage c", "held out", 4)
 SHOWN_SHRINKAGES = (0.0, 0.1, 0.5, 0.9, 1.0)
@@ -63,6 +68,7 @@ TABLES = (
         1,
     ),
     SHRUNKEN,
+    *SPECTRUM,
     Table("shrinkage", "mae", "Mean absolute error of the same", "held out", 4),
     Table(
         "content", "pearson_seen", "Movies alike by content and by ratings: Pearson's r, movies learned from", "data"
@@ -115,6 +121,7 @@ def planned(root: str, name: str, ratings: Ratings, seeds: list[int]) -> Iterato
         for c in SHOWN_SHRINKAGES:
             which = {**own, "scenario": scenario, "shrinkage": c}
             yield from (Cell("shrinkage", f"c = {c:g}", scenario, shrunken, which, seed) for seed in seeds)
+    yield Cell("spectrum", RESIDUAL, name, spectrum, own)
     for method in (COSINE, "SimEc", "SimEc, original recipe"):
         for seed in seeds:
             yield Cell("content", method, name, content, {**own, "method": method}, seed)
@@ -127,6 +134,8 @@ def claims(found: Found) -> Iterator[Check]:
     for scenario, ours, other in COMPARED:
         yield from _below(found, scenario, ours, other)
     yield from _content(found)
+    for table in SPECTRUM:
+        yield from exactly(found, table, [RESIDUAL], 0.02)  # read off a figure
     for cell in (cell for cell in found.cells if cell.table == "explanation"):
         gap = found.cell(cell.table, cell.row, cell.column, "gap")
         if gap is not None:
@@ -183,7 +192,7 @@ PAIRS = ("both learned from", "with a new movie")
 
 
 def figures(found: Found) -> None:
-    """Draw pairs of movies and, of several draws, their errors; write ``differences.md`` and ``explanation.md``."""
+    """Draw pairs of movies, singular values and, of several draws, errors; write differences and an explanation."""
     write_text(found.folder / "differences.md", _differences(found))
     shown: dict[str, Map] = {}
     for cell in (cell for cell in found.cells if cell.table == "content"):
@@ -194,6 +203,12 @@ def figures(found: Found) -> None:
     if len({cell.seed for cell in found.cells}) > 1:
         panels = [Curves(name, "fold or draw", "root mean squared error", _errors(found, name)) for name in SCENARIOS]
         draw_curves(panels, found.folder / "errors.png", columns=2)
+    for cell in (cell for cell in found.cells if cell.table == "spectrum"):
+        values = arrays_of(cell, found.folder)["values"]
+        places = np.unique(np.geomspace(1, len(values), SHOWN_VALUES).round().astype(int))
+        curve = {float(place): (float(values[place - 1]), 0.0) for place in places}
+        panel = Curves("Ratings less their means", "place", "singular value", {cell.column: curve})
+        draw_curves([panel], found.folder / "spectrum.png")
     for cell in (cell for cell in found.cells if cell.table == "explanation"):
         write_text(found.folder / "explanation.md", _explanation(cell, found))
 
