@@ -172,8 +172,13 @@ class SimilarityEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             y: As in :meth:`fit`, with the references of before.
             gram: As in :meth:`fit`.
             epochs: Passes over these items.
+
+        Raises:
+            InputError: for fewer than one, and as :meth:`fit`.
         """
         check_options(self)
+        if epochs < 1:
+            raise InputError(f"Expected at least one epoch, got {epochs}")
         if not hasattr(self, "model_"):
             self.n_iter_, self.history_, self._moments = 0, {}, None
         return self._train(X, y, gram, None, epochs)
@@ -182,7 +187,8 @@ class SimilarityEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         first = not hasattr(self, "model_")
         items = self._items(X, reset=first)
         similarities, form = read_similarities(y, items.shape[0])
-        grams = read_grams(gram, similarities)
+        eigen = isinstance(self.head_start, str) and self.head_start == "eigen"
+        grams = read_grams(gram, similarities, needed=self.gram_penalty != 0 or eigen)
         held_out = self._held_out(items.shape[0], epochs)
         if validation is not None:
             items, similarities, held_out = self._with_validation(items, similarities, validation)

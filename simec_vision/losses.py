@@ -216,16 +216,21 @@ def _product(weight: Tensor, known: Tensor | None) -> Tensor:
 
 
 class _GramGaps(torch.autograd.Function):
-    """Weighed sum of (W Wᵀ − S)², entries outside the diagonal ``other`` times, over a count."""
+    """Weighed sum of (W Wᵀ − S)², entries outside the diagonal ``other`` times, over a count.
+
+    Under autocast, products are made in its type, forwards and backwards, and all else in that of the weight.
+    """
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, gram: Tensor, other: float, count: int) -> Tensor:
-        gaps = (weight @ weight.T).sub_(gram)
+        product = weight @ weight.T
+        ctx.type = product.dtype  # under autocast not the weight's
+        gaps = product.to(weight.dtype).sub_(gram)
         own = gaps.diagonal().clone()
         value = (other * _square_sum(gaps) + (1 - other) * _square_sum(own)) / count
         if other != 1:
             gaps.mul_(other).diagonal().copy_(own)
-        ctx.save_for_backward(weight, gaps)
+        ctx.save_for_backward(weight, gaps.to(ctx.type))
         ctx.factor = 2 / count
         return value
 
@@ -233,8 +238,9 @@ class _GramGaps(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         weight, gaps = ctx.saved_tensors
-        thin = weight.T.contiguous()
-        return (thin @ gaps + thin @ gaps.T).mul_(gradient * ctx.factor).T, None, None, None
+        thin = weight.T.to(ctx.type).contiguous()
+        both = (thin @ gaps).to(weight.dtype).add_(thin @ gaps.T)
+        return both.mul_(gradient * ctx.factor).T, None, None, None
 
 
 def gram_penalty(weight: Tensor, gram: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """The estimator: what it learns, what it takes, that it goes on, and that its words reach the Lightning pieces."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from simec_vision import InputError, SimilarityEncoder
+from simec_vision.arrays import fitting
 from simec_vision.arrays.batches import TensorBatches
 from simec_vision.arrays.fitting import Training, read_grams
 from simec_vision.arrays.scaling import AT_ONCE, known_square_sum, measure
@@ -395,6 +398,38 @@ def test_mistakes_are_told_in_a_line(options, x, y, message):
     with pytest.raises(InputError, match=message) as caught:
         SimilarityEncoder(**{"epochs": 1, **options}).fit(x, y)
     assert "\n" not in str(caught.value)
+
+
+def test_half_precision_learns_the_same_with_a_gram_penalty():
+    options = {"epochs": 60, "gram_penalty": 1.0, "head_start": "random"}
+    full, half = (SimilarityEncoder(2, precision=p, **options).fit(X, KERNEL) for p in ("32-true", "bf16-mixed"))
+    assert half.score(X, KERNEL) == pytest.approx(full.score(X, KERNEL), abs=0.02)
+
+
+@pytest.mark.parametrize("epochs", [0, -1])
+def test_no_epochs_are_refused_when_going_on(epochs):
+    with pytest.raises(InputError, match=f"at least one epoch, got {epochs}"):
+        SimilarityEncoder(2).partial_fit(X, KERNEL, epochs=epochs)
+
+
+def test_a_description_that_lacks_something_is_refused(tmp_path):
+    SimilarityEncoder(2, epochs=1).fit(X, KERNEL).save(tmp_path / "saved")
+    path = tmp_path / "saved" / "estimator.json"
+    described = json.loads(path.read_text())
+    del described["history"]
+    path.write_text(json.dumps(described))
+    with pytest.raises(InputError, match="description of a model"):
+        SimilarityEncoder.load(tmp_path / "saved")
+
+
+def test_the_references_own_similarities_are_made_only_where_they_count(monkeypatch):
+    def never(matrix):
+        raise AssertionError
+
+    monkeypatch.setattr(fitting, "own_similarities", never)
+    SimilarityEncoder(2, epochs=1, gram_penalty=0.0).fit(X, KERNEL)
+    with pytest.raises(AssertionError):
+        SimilarityEncoder(2, epochs=1, gram_penalty=0.0, head_start="eigen").fit(X, KERNEL)
 
 
 def test_other_references_are_refused_when_going_on():

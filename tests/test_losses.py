@@ -256,3 +256,20 @@ def test_many_squares_are_summed_exactly_enough():
     embedding, weight = torch.full((2048, 1), 0.1), torch.ones(4096, 1)
     error = inner_product_mse(embedding, weight, torch.zeros(2048, 4096))
     assert float(error) == pytest.approx(0.01, rel=1e-5)
+
+
+@pytest.mark.parametrize("references", [9, 40])
+def test_the_gram_penalty_goes_backwards_under_autocast(references):
+    weight = torch.randn(9, 4, generator=torch.Generator().manual_seed(0))
+    gram = weight.detach() @ weight.detach().T + 0.3
+
+    def value(w):
+        return gram_penalty_block(w, gram, references, complete=True)
+
+    exact, exact_slope = with_gradients(value, weight)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        lean = value(weight.requires_grad_())
+    (slope,) = torch.autograd.grad(lean, weight)
+    assert lean.dtype == slope.dtype == torch.float32
+    assert float(lean.detach()) == pytest.approx(float(exact), rel=0.02)
+    assert torch.cosine_similarity(slope.flatten(), exact_slope.flatten(), dim=0) > 0.99

@@ -156,7 +156,7 @@ def test_matrix_factorization_is_what_the_original_claimed(capsys):
     folder = Path("runs/matrix_factorization")
     summary = json.loads((folder / "summary.json").read_text())
     assert all(check["ok"] for check in summary["checks"]), summary["checks"]
-    assert len(summary["checks"]) == 14
+    assert len(summary["checks"]) == 15
     assert (folder / "table.csv").read_text().count("\n") == summary["cells"] + 1
     assert "|   original | 0.00009198 |" in (folder / "table.md").read_text()
     assert all((folder / f"{name}.png").stat().st_size > 10_000 for name in ("factorization", "missing"))
@@ -173,8 +173,9 @@ def test_flowerpots_are_what_the_original_claimed():
     assert main("experiment", ["flowerpots", "--quick", "true"]) == 0
     summary = json.loads(Path("runs/flowerpots/summary.json").read_text())
     assert all(check["ok"] for check in summary["checks"]), summary["checks"]
-    assert len(summary["checks"]) == 9
+    assert len(summary["checks"]) == 10
     assert Path("runs/flowerpots/plants.png").stat().st_size > 50_000
+    assert Path("runs/flowerpots/eigenvalues.png").stat().st_size > 10_000
 
 
 def test_similarities_that_are_no_inner_products_are_learned(capsys):
@@ -196,8 +197,8 @@ def test_similarities_that_are_no_inner_products_are_learned(capsys):
 @pytest.mark.parametrize(
     ("name", "checks", "pictures"),
     [
-        ("linear_nonlinear", 14, ("maps", "errors")),
-        ("class_labels", 9, ("maps", "errors")),
+        ("linear_nonlinear", 15, ("maps", "errors")),
+        ("class_labels", 10, ("maps", "errors")),
         ("noisy_data", 12, ("errors",)),
         ("basics", 14, ("digits", "s_curve")),
         ("paper", 16, ("classes", "kernel", "signs", "digits")),

@@ -224,13 +224,16 @@ def _start_unread_at_zero(model: SimilarityModel) -> None:
     last.bias.data[unread] = 0.0
 
 
-def read_grams(given: Any, similarities: dict[str, Any]) -> dict[str, np.ndarray | None]:
+def read_grams(given: Any, similarities: dict[str, Any], needed: bool = True) -> dict[str, np.ndarray | None]:
     """Read the references' own similarities, or find them in the first rows of the target similarities.
 
     Args:
         given: A matrix, an array ``(reference, reference, similarity)``, a dict name → matrix, or None.
         similarities: Head name → target similarities.
+        needed: Whether they are looked for, which makes a dense ``(reference, reference)``, where they are not given.
     """
+    if given is None and not needed:
+        return dict.fromkeys(similarities)
     if given is None:
         return {name: own_similarities(matrix) for name, matrix in similarities.items()}
     if not isinstance(given, Mapping):

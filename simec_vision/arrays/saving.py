@@ -55,7 +55,8 @@ def _tensors(estimator: Any) -> dict[str, torch.Tensor]:
 
 def load(kind: Any, folder: Path, encoder: Any) -> Any:
     """Read a fitted estimator."""
-    keys = {"arguments", "form", "epochs", "features", "size", "similarity", "head_start"}
+    keys = {"arguments", "form", "epochs", "best_epoch", "history", "features", "names", "size", "similarity"}
+    keys |= {"head_start", "own_encoder"}
     told = read_description(folder / DESCRIPTION, keys)
     tensors = _read(folder / TENSORS)
     model = SimilarityModel.load(folder / MODEL, encoder).eval()

@@ -25,6 +25,7 @@ from simec_vision.experiments.embedding_cells import (
     without_original,
 )
 from simec_vision.experiments.figures import draw_curves, draw_maps
+from simec_vision.experiments.paper_classes import eigenvalue
 from simec_vision.experiments.results import Check
 from simec_vision.experiments.table_report import Found, Table, exactly, reached, run_experiment
 from simec_vision.experiments.tasks import Data, Items, Task, task
@@ -45,7 +46,9 @@ ACCURACY = Table("digits", "accuracy", "Digits, rows 1000 to 1796: accuracy of 1
 ERROR, NEW_ERROR = error_tables("digits", "Digits", "learned from", 6)
 LATER = Table("digits_epochs", "mse", "Digits, 100 hidden: mean squared error", "epochs", 6)
 LATER_ACCURACY = Table("digits_epochs", "accuracy", "Digits, 100 hidden: accuracy of 10 neighbours", "epochs", 3)
-TABLES = (ACCURACY, ERROR, NEW_ERROR, LATER, LATER_ACCURACY, *larger.TABLES)
+PLACES = (1, 9, 10)
+SPECTRUM = Table("digits_spectrum", "value", "Digits: eigenvalues of the classes' similarities", "place", 1)
+TABLES = (SPECTRUM, ACCURACY, ERROR, NEW_ERROR, LATER, LATER_ACCURACY, *larger.TABLES)
 
 
 def class_labels(
@@ -73,7 +76,7 @@ def class_labels(
     chosen: list[str] = [*parts] or ["digits", *(["mnist"] if (Path(root) / "MNIST" / "raw").is_dir() else [])]
     cells = [*planned(chosen, seeds[:1] if quick else seeds, root)]
     if quick:
-        cells = [cell for cell in cells if (cell.table, cell.column) in QUICK]
+        cells = [cell for cell in cells if (cell.table, cell.column) in QUICK or cell.table == "digits_spectrum"]
     if quick or not original_recipe:
         cells = without_original(cells)
     run_experiment("class_labels", cells, TABLES, claims, figures, config, processes, out)
@@ -89,6 +92,9 @@ def planned(parts: list[str], seeds: list[int], root: str) -> Iterator[Cell]:
 
 
 def _digits(seeds: list[int]) -> Iterator[Cell]:
+    for place in PLACES:
+        options = {"data": "digits", "place": place, "root": None}
+        yield Cell("digits_spectrum", "eigenvalue", str(place), eigenvalue, options)
     for column, data in SOURCES.items():
         for row, representation in (("pixels", "pixels"), ("PCA", "pca"), (BEST, "eigenvectors")):
             if (row, column) != (BEST, SOME):  # of held-out items, it knows none
@@ -145,6 +151,7 @@ def accuracy(known: Items, embedding: NDArray[Any], new: NDArray[Any] | None) ->
 
 def claims(found: Found) -> Iterator[Check]:
     """Check the original's claims, and those about rows that were not learned from."""
+    yield from exactly(found, SPECTRUM, ["eigenvalue"])
     yield from exactly(found, ACCURACY, ["pixels", "PCA", BEST])
     yield from exactly(found, ERROR, [BEST])
     yield from reached(found, ERROR, [OURS, ORIGINAL])
@@ -174,12 +181,16 @@ def _honest(found: Found) -> Iterator[Check]:
 
 
 def figures(found: Found) -> None:
-    """Draw maps of the digits, and errors by epochs and by length of embeddings."""
+    """Draw maps of the digits, also by epochs, and errors by epochs and by length of embeddings."""
     shown = {(OURS, ALL), (WITH_HIDDEN, ALL), (WITH_HIDDEN, SOME), (BEST, ALL)}
     first = {(c.row, c.column): c for c in reversed(found.cells) if c.table == "digits" and (c.row, c.column) in shown}
     maps = [digit_map(", ".join(key), arrays_of(cell, found.folder)) for key, cell in reversed(first.items())]
     if maps:
         draw_maps(maps, found.folder / "maps.png", columns=2, size=4.2)
+    later = {c.column: c for c in reversed(found.cells) if (c.table, c.row) == ("digits_epochs", OURS)}
+    if len(later) > 1:
+        shots = [digit_map(f"{n} epochs, all rows", arrays_of(later[n], found.folder)) for n in sorted(later, key=int)]
+        draw_maps(shots, found.folder / "epochs.png", columns=4)
     panels = [curves(found, LATER), curves(found, LATER_ACCURACY, y="accuracy")]
     panels += [curves(found, table) for table in larger.TABLES if found.grid(table.name, table.value)]
     draw_curves([panel for panel in panels if panel.ours], found.folder / "errors.png", columns=2)

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simec_vision.experiments.cells import Cell, arrays_of
-from simec_vision.experiments.figures import Map, draw_maps
+from simec_vision.experiments.embedding_cells import curves
+from simec_vision.experiments.figures import Map, draw_curves, draw_maps
 from simec_vision.experiments.results import Check
 from simec_vision.experiments.table_report import Found, Table, exactly, reached, run_experiment
 
@@ -38,6 +39,8 @@ HELD_OUT = (14, 4)
 FEATURES = ("stem", "leaf", "noise 1", "noise 2", "noise 3")
 L2 = 0.01
 """Of the embedding layer in our recipe, against noise that is fitted by chance."""
+PLACES = tuple(range(1, 17))
+EIGENVALUES = Table("eigenvalues", "value", "Eigenvalues of the plants' similarities", "place", 4)
 SPECTRUM = Table("spectrum", "mse", "Two coordinates from the ratings themselves: mean squared error", "coordinates of")
 PLANTS = Table("plants", "mse", "Two coordinates from features of the plants, two of which were held out", "features")
 
@@ -59,11 +62,13 @@ def flowerpots(
         out: Folder, new, empty or of the same experiment; default: runs/flowerpots.
     """
     cells = [*planned(seeds[:2] if quick else seeds)]
-    run_experiment("flowerpots", cells, (SPECTRUM, PLANTS), claims, figures, config, processes, out)
+    run_experiment("flowerpots", cells, (EIGENVALUES, SPECTRUM, PLANTS), claims, figures, config, processes, out)
 
 
 def planned(seeds: list[int]) -> Iterator[Cell]:
     """List the cells."""
+    for place in PLACES:
+        yield Cell("eigenvalues", "eigenvalue", str(place), eigenvalue, {"place": place})
     for which in ("two largest", "two smallest", "two largest of 14 plants"):
         yield Cell("spectrum", "eigendecomposition", which, spectral, {"which": which})
     for features in ("2 true", "2 true, 3 of noise"):
@@ -102,6 +107,11 @@ def error(embedding: NDArray[Any], target: NDArray[np.float64]) -> float:
     """Mean squared difference of inner products and similarities, each divided by its largest absolute entry."""
     product = embedding @ embedding.T
     return float(np.mean((target / np.abs(target).max() - product / np.abs(product).max()) ** 2))
+
+
+def eigenvalue(place: int, seed: int) -> dict[str, float]:
+    """Give one eigenvalue of the similarities by its place from the largest, 1."""
+    return {"value": np.linalg.eigvalsh(similarities())[-place]}
 
 
 def spectral(which: str, seed: int) -> dict[str, Any]:
@@ -154,6 +164,7 @@ def contributions(weights: NDArray[Any], features: NDArray[np.float64], one: int
 
 def claims(found: Found) -> Iterator[Check]:
     """Check the original's claims."""
+    yield from exactly(found, EIGENVALUES, ["eigenvalue"])
     yield from exactly(found, SPECTRUM, ["eigendecomposition"])
     yield from exactly(found, PLANTS, ["kernel PCA"])
     yield from reached(found, PLANTS, ["SimEc", "SimEc, original recipe"])
@@ -186,8 +197,9 @@ def _learned(found: Found) -> list[dict[str, NDArray[Any]]]:
 
 def figures(found: Found) -> None:
     """Draw where the plants are placed by their numbers, of one colour by stem; those held out are pale."""
+    draw_curves([curves(found, EIGENVALUES, (), "", "eigenvalue")], found.folder / "eigenvalues.png")
     shown: dict[str, NDArray[Any]] = {}
-    for cell in found.cells:
+    for cell in (cell for cell in found.cells if cell.table != "eigenvalues"):
         name = f"{cell.row}, {cell.column}" + (" features" if cell.table == "plants" else "")
         shown.setdefault(name, arrays_of(cell, found.folder)["embedding"])
     numbers = np.arange(1, 17)

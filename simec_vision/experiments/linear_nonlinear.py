@@ -24,6 +24,7 @@ from simec_vision.experiments.embedding_cells import (
 from simec_vision.experiments.figures import Map, draw_curves, draw_maps
 from simec_vision.experiments.results import Check
 from simec_vision.experiments.table_report import Found, Table, exactly, reached, run_experiment
+from simec_vision.experiments.tasks import gamma, items
 
 Part = Literal["circles", "digits", "mnist", "newsgroups"]
 DIMS = (2, 4, 6, 10, 15, 25, 35, 64)
@@ -43,7 +44,8 @@ MAPS_2D: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
     ),
 }  # fmt: skip
 """Map → data, kernel, our options, the original's."""
-QUICK = {("maps", "circles"), ("maps", "digits, radial"), ("digits", "2"), ("digits", "10"), ("digits", "64")}
+QUICK = {("maps", "circles"), ("maps", "digits, radial"), ("digits", "2"), ("digits", "10"), ("digits", "64"),
+         ("digits_kernel", "digits")}  # fmt: skip
 ROUGH = {
     **dict.fromkeys(("digits, geodesic", "digits, geodesic, 2 hidden", "mnist, geodesic"), 0.01),
     "newsgroups": 0.1,
@@ -71,7 +73,9 @@ MAPS = {
 }
 DIGITS = Table("digits", "mse", "Digits, linear kernel: mean squared error", "embedding", 6)
 DISTANCE = Table("digits", "distance", "Digits, linear kernel: r² of distances", "embedding", 3)
-TABLES = (*MAPS.values(), DIGITS, DISTANCE, *on_mnist.TABLES, *on_newsgroups.TABLES)
+BANDWIDTH = "1 / median² of distances"
+WIDTH = Table("digits_kernel", "gamma", "Digits: γ of the radial kernel", "data", 6)
+TABLES = (WIDTH, *MAPS.values(), DIGITS, DISTANCE, *on_mnist.TABLES, *on_newsgroups.TABLES)
 
 
 def linear_nonlinear(
@@ -114,6 +118,8 @@ def _slow(cell: Cell) -> bool:
 
 def planned(parts: list[str], seeds: list[int], root: str) -> Iterator[Cell]:
     """List the cells."""
+    if "digits" in parts:
+        yield Cell("digits_kernel", BANDWIDTH, "digits", width)
     for name, (data, kernel, ours, theirs) in MAPS_2D.items():
         if data in parts:
             yield from trio("maps", name, {"data": data, "kernel": kernel, "dim": 2, "root": root}, ours, theirs, seeds)
@@ -135,12 +141,18 @@ def trio(
     yield from encoders(table, column, what, ours, theirs, seeds)
 
 
+def width(seed: int) -> dict[str, float]:
+    """Give γ of the digits' radial kernel."""
+    return {"gamma": gamma(items("digits", ""), 1.0)}
+
+
 def claims(found: Found) -> Iterator[Check]:
     """Check the original's claims."""
     for value in ("mse", "r2", "spearman"):
         for prefix in ("", "held_out_"):
             others = SAMPLED if prefix + value == "spearman" else ROUGH
             yield from exactly(found, MAPS[prefix + value], [BEST], others=others)
+    yield from exactly(found, WIDTH, [BANDWIDTH])
     yield from exactly(found, DIGITS, [BEST])
     for table in (MAPS["mse"], MAPS["held_out_mse"], DIGITS):
         yield from reached(found, table, [OURS, ORIGINAL])

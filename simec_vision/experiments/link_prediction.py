@@ -191,7 +191,7 @@ def claims(found: Found) -> Iterator[Check]:
     if None not in (rule, ours):
         yield from _above("embeddings rank answers higher than what else links two entities", ours, rule)
     if theirs is not None:
-        yield from _above("one head for each relation on shared embeddings is better than the original's", ours, theirs)
+        yield from _above("shared embeddings, turned for each relation, are better than the original's", ours, theirs)
         before = found.cell("links", THEIRS, name, "pretrained")
         yield from _above("the original's gains by fine-tuning on each relation", theirs, before)
     yield from _compared(found, name)

@@ -33,6 +33,7 @@ PLACES = (1, 2, 10, 11, 20, 21, 100, 101, 500)
 """Of the singular values that are compared: the ends of the four steps."""
 QUICK: tuple[tuple[str, dict[str, Any]], ...] = (
     ("spectrum", {}),
+    ("facts", {}),
     ("svd", {"dim": 100}),
     ("both_sides", {"dim": 25}),
     ("eigen_S1", {"dim": 10}),
@@ -41,8 +42,10 @@ QUICK: tuple[tuple[str, dict[str, Any]], ...] = (
 """Tables and options of the cells that the quick version has."""
 
 SPECTRUM = Table("spectrum", "value", "Matrix 500 × 700: singular values", "place", 3)
+FACTS = Table("facts", "value", "Matrix 500 × 700 and its squares S1 = A Aᵀ, S2 = Aᵀ A", "of", 3)
 TABLES = (
     SPECTRUM,
+    FACTS,
     Table("svd", "mse", "Matrix 500 × 700: mean squared error", "embedding", 8),
     Table("both_sides", "first", "Rows by an encoder, columns by its head", "embedding", 7),
     Table("both_sides", "product", "Rows and columns by an encoder each", "embedding", 7),
@@ -88,6 +91,7 @@ def _quick(cells: list[Cell]) -> Iterator[Cell]:
 def planned(seeds: list[int]) -> Iterator[Cell]:
     """List the cells."""
     yield from (Cell("spectrum", "singular value", str(p), singular_value, {"place": p}) for p in PLACES)
+    yield from (Cell("facts", "value", name, fact, {"name": name}) for name in facts())
     for dim in DIMS:
         own: dict[str, Any] = {"dim": dim}
         if dim <= RANK:
@@ -155,6 +159,20 @@ def singular_values() -> NDArray[np.floating]:
 def singular_value(place: int, seed: int) -> dict[str, float]:
     """Give one singular value by its place from the largest, 1."""
     return {"value": float(singular_values()[place - 1])}
+
+
+@cache
+def facts() -> dict[str, float]:
+    """Say what the matrix and its squares are like."""
+    told = {"mean": matrix().mean(), "variance": matrix().var()}
+    for name in ("S1", "S2"):
+        told |= {f"largest of {name}": square(name).max(), f"smallest of {name}": square(name).min()}
+    return {name: float(value) for name, value in told.items()}
+
+
+def fact(name: str, seed: int) -> dict[str, float]:
+    """Give one of them."""
+    return {"value": facts()[name]}
 
 
 def svd(dim: int, seed: int) -> dict[str, float]:
@@ -255,6 +273,7 @@ def claims(found: Found) -> Iterator[Check]:
     """Check the original's claims."""
     named = {(table.name, table.value): table for table in TABLES}
     yield from exactly(found, SPECTRUM, ["singular value"])
+    yield from exactly(found, FACTS, ["value"])
     yield from exactly(found, named["svd", "mse"], ["SVD"])
     yield from reached(found, named["svd", "mse"], ["SimEc", "SimEc, original recipe"])
     yield from reached(found, named["both_sides", "first"], ["SimEc", "SimEc, original recipe"])
@@ -293,7 +312,15 @@ def figures(found: Found) -> None:
     draw_curves(panels, found.folder / "factorization.png")
     missing = next(table for table in TABLES if table.name == "missing")
     dims = dict.fromkeys(row.rpartition("=")[2] for row in found.grid("missing", "mse"))
-    draw_curves([_panel(found, missing, "", f", d={dim}") for dim in dims], found.folder / "missing.png")
+    draw_curves([_missing(found, missing, int(dim)) for dim in dims], found.folder / "missing.png")
+
+
+def _missing(found: Found, table: Table, dim: int) -> Curves:
+    """Give errors by share of unknown entries, beside the decomposition that knows all."""
+    panel = _panel(found, table, "", f", d={dim}")
+    level = svd(dim, 0)["mse"]
+    shares = sorted({share for cells in panel.ours.values() for share in cells})
+    return replace(panel, ours={**panel.ours, "SVD, nothing unknown": {share: (level, 0.0) for share in shares}})
 
 
 def _panel(found: Found, table: Table, logarithmic: str, ending: str = "") -> Curves:

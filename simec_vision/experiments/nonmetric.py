@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simec_vision.experiments import nonmetric_approach, nonmetric_signs
+from simec_vision.experiments import nonmetric_approach, nonmetric_signs, nonmetric_words
 from simec_vision.experiments.cells import Cell, arrays_of
 from simec_vision.experiments.embedding_cells import ORIGINAL, OURS, curves
 from simec_vision.experiments.figures import Map, draw_curves, draw_maps
+from simec_vision.experiments.nonmetric_words import words
 from simec_vision.experiments.overlaps import HIDDEN, L2, by_sign, decomposed, eigen, encoded_digits, overlaps
 from simec_vision.experiments.results import Check, error
-from simec_vision.experiments.sources import documents, mnist, term_counts
+from simec_vision.experiments.sources import documents, mnist
 from simec_vision.experiments.table_report import Found, Table, exactly, reached, run_experiment
 from simec_vision.items import InputError, nearest
 from simec_vision.kernels import centre, eigen_factors
@@ -28,14 +29,6 @@ FIRST = """2.36 2.59 1.78 4.74 4.82 4.98 4.72 2.39 1.60 4.98 5.06 5.22 4.96 2.09
 SECOND = """4.15 2.03 4.14 1.26 4.33 .69 4.85 4.70 .57 4.37 1.82 4.24 2.02 4.69
 1.85 4.88 1.68 5.40 4.36 1.83 4.23 2.67 4.55 .73 5.07 4.42 2.14 4.94"""
 """Distances of eight points, the upper triangle by rows: 1 to 4 and 5 to 8 are near, or odd and even ones."""
-
-TALES = """little king away old good man time day home father thought fox last mother cried wife long way nothing door
-great cat gretel eat head beautiful son house morning water horse child woman wood wolf bird princess tree daughter
-master night gold forest evening castle heart eyes fire queen bed"""
-NEWS = """space nasa flight earth phone mission research science washington technology program station data system
-headquarters information spacecraft first university launch international office shuttle operations agency orbit
-astronaut atmosphere solar years future missions additional scientists safety national team laboratory scientific
-internet crew engineers field air software work satellite environment control hubble"""
 
 DIMS, QUICK_DIMS = (2, 4, 6, 10, 15, 25, 50, 100), (2, 6, 10)
 
@@ -118,6 +111,8 @@ def points_cells(seeds: list[int], root: str | None) -> Iterator[Cell]:
     """List the cells of the eight points."""
     yield from spectrum_cells("points", {"of": "points"})
     yield Cell("points", "eigendecomposition", "one", best_points)
+    for which in TWO:
+        yield Cell("points", f"{which} eigenvalues", "one", two_points, {"which": which})
     for seed in seeds:
         for column in ("one", "two"):
             for row in ("SimEc", "SimEc, original recipe"):
@@ -148,18 +143,16 @@ def digits_cells(seeds: list[int], root: str | None) -> Iterator[Cell]:
 def words_cells(seeds: list[int], root: str | None) -> Iterator[Cell]:
     """List the cells of the words."""
     yield from spectrum_cells("words", {"of": "words", "root": root})
-    for seed in seeds:
-        for row in ("SimEc", "SimEc, original recipe"):
-            yield Cell("words", row, "one", encoded_words, {"root": root, "original": row != "SimEc"}, seed)
+    yield from nonmetric_words.planned(seeds, root)
 
 
 @cache
 def distances() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Give the two tables of distances of the eight points, each of shape ``(8, 8)``."""
     tables = []
-    for words in (FIRST, SECOND):
+    for text in (FIRST, SECOND):
         table = np.zeros((8, 8))
-        table[np.triu_indices(8, 1)] = [float(word) for word in words.split()]
+        table[np.triu_indices(8, 1)] = [float(word) for word in text.split()]
         tables.append(table + table.T)
     return tables[0], tables[1]
 
@@ -168,23 +161,6 @@ def points() -> NDArray[np.float64]:
     """Give the similarities of the eight points: −(D1 − D2) / 2, centred."""
     one, two = distances()
     return centre(-0.5 * (one - two))
-
-
-@cache
-def words(root: str) -> tuple[NDArray[np.float64], NDArray[np.float64], list[str]]:
-    """Give the words' counts ``(word, document)``, their similarities ``(word, word)``, and the words.
-
-    Two words are the more similar the more documents with one of them have both: log (both / either), over the largest
-    absolute value, centred.
-    """
-    counts, terms = term_counts(documents(root))
-    chosen = [*TALES.split(), *NEWS.split()]
-    table = counts[:, [terms.index(word) for word in chosen]].T
-    has = (table > 0).astype(np.float64)
-    both = has @ has.T
-    either = has.sum(axis=1)[:, None] + has.sum(axis=1) - both
-    similarity = np.log(np.where(both > 0, both / either, np.finfo(float).eps))
-    return table, centre(similarity / np.abs(similarity).max()), chosen
 
 
 @cache
@@ -206,6 +182,17 @@ def best_points(seed: int) -> dict[str, Any]:
     """Measure the best approximation of the points' similarities in two dimensions, signs included."""
     embedding, head = eigen_factors(points(), 2)
     return {"mse": error(embedding @ head.T, points()), "embedding": embedding}
+
+
+TWO = ("two largest", "two smallest")
+
+
+def two_points(which: str, seed: int) -> dict[str, Any]:
+    """Measure two eigenvectors of the points' similarities, signs included."""
+    values, vectors = np.linalg.eigh(points())
+    chosen = [-1, -2] if which == TWO[0] else [0, 1]
+    embedding = vectors[:, chosen] * np.sqrt(np.abs(values[chosen]))
+    return {"mse": error((embedding * np.sign(values[chosen])) @ embedding.T, points()), "embedding": embedding}
 
 
 def mates(embedding: NDArray[Any]) -> float:
@@ -262,18 +249,6 @@ def _eigenvectors(root: str | None) -> dict[str, NDArray[np.float64]]:
     orders = [np.argsort(-size, kind="stable")[:10] for size in (values, np.abs(values))]
     places = [vectors[:, order] * np.sqrt(np.abs(values[order])) for order in orders]
     return dict(zip(EMBEDDINGS, places, strict=True))
-
-
-def encoded_words(root: str, original: bool, seed: int) -> dict[str, Any]:
-    """Measure an encoder of the words' counts."""
-    from simec_vision.estimator import SimilarityEncoder
-
-    counts, similarity, _ = words(root)
-    options: dict[str, Any] = {"gram_penalty": 0.0, "epochs": 400, "lr": 3e-3}
-    if original:
-        options = {"recipe": "keras", "lr": 0.03, "epochs": 400, "l2_hidden": 1e-5, "l2_embedding": 1e-4}
-    made = SimilarityEncoder(2, hidden=[10], seed=seed, **options).fit(counts, similarity)
-    return {"mse": error(made.predict(counts), similarity), "embedding": made.transform(counts)}
 
 
 def claims(found: Found) -> Iterator[Check]:
@@ -335,8 +310,7 @@ def figures(found: Found) -> None:
             ]
             draw_maps(components, found.folder / "digits.png", size=4.2)
         if (cell.table, cell.row) == ("words", OURS) and arrays:
-            told = words(str(cell.options["root"]))[2]
-            draw_maps([Map("", arrays["embedding"], np.arange(100) // 50, told)], found.folder / "words.png", size=8)
+            nonmetric_words.draw(arrays["embedding"], *words(str(cell.options["root"]))[1:], found.folder)
     for name in ("sweep", "small sweep"):
         if found.grid(name, "train"):
             titles = {"train": "training images", "test": "held-out images"}

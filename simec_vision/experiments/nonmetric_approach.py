@@ -40,7 +40,8 @@ def approached(order: str, target: str, root: str | None, seed: int) -> dict[str
     """Measure how near ever more eigenvectors come to similarities."""
     values = eigen(root)[0]
     errors = errors_of(values, order, target)
-    dims = np.unique(np.geomspace(1, len(values), POINTS).round().astype(int))
+    dims = np.geomspace(1, len(values), POINTS).round().astype(int)
+    dims = np.union1d(dims, len(values) + 1 - dims[dims <= len(values) // 2])  # the negative ones come in at the end
     return {"least": errors.min(), "all": errors[-1], "dims": dims, "errors": errors[dims - 1]}
 
 
