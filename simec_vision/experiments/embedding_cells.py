@@ -251,7 +251,7 @@ def curves(found: Found, table: Table, rows: tuple[str, ...] = (), logarithmic: 
     """Give a table, or some of its rows, as curves."""
     grid = {row: cells for row, cells in found.grid(table.name, table.value).items() if not rows or row in rows}
     theirs = found.original(table.name, table.value)
-    least = NOTHING if "y" in logarithmic else 0.0
+    least = NOTHING if "y" in logarithmic else -np.inf
     return Curves(
         re.sub(r": (mean squared error|accuracy)( of (inner products|10 neighbours))?", "", table.title),
         table.columns,
