@@ -232,10 +232,8 @@ def read_grams(given: Any, similarities: dict[str, Any], needed: bool = True) ->
         similarities: Head name → target similarities.
         needed: Whether they are looked for, which makes a dense ``(reference, reference)``, where they are not given.
     """
-    if given is None and not needed:
-        return dict.fromkeys(similarities)
     if given is None:
-        return {name: own_similarities(matrix) for name, matrix in similarities.items()}
+        return {name: own_similarities(matrix) if needed else None for name, matrix in similarities.items()}
     if not isinstance(given, Mapping):
         array = np.asarray(given)
         stacked = [array[..., k] for k in range(array.shape[-1])] if array.ndim == 3 else [array]

@@ -91,7 +91,7 @@ def _quick(cells: list[Cell]) -> Iterator[Cell]:
 def planned(seeds: list[int]) -> Iterator[Cell]:
     """List the cells."""
     yield from (Cell("spectrum", "singular value", str(p), singular_value, {"place": p}) for p in PLACES)
-    yield from (Cell("facts", "value", name, fact, {"name": name}) for name in facts())
+    yield from (Cell("facts", "value", name, fact, {"name": name}) for name in FACT)
     for dim in DIMS:
         own: dict[str, Any] = {"dim": dim}
         if dim <= RANK:
@@ -161,18 +161,19 @@ def singular_value(place: int, seed: int) -> dict[str, float]:
     return {"value": float(singular_values()[place - 1])}
 
 
-@cache
-def facts() -> dict[str, float]:
-    """Say what the matrix and its squares are like."""
-    told = {"mean": matrix().mean(), "variance": matrix().var()}
-    for name in ("S1", "S2"):
-        told |= {f"largest of {name}": square(name).max(), f"smallest of {name}": square(name).min()}
-    return {name: float(value) for name, value in told.items()}
+FACT: dict[str, Callable[[], float]] = {
+    "mean": lambda: matrix().mean(),
+    "variance": lambda: matrix().var(),
+    "largest of S1": lambda: square("S1").max(),
+    "smallest of S1": lambda: square("S1").min(),
+    "largest of S2": lambda: square("S2").max(),
+    "smallest of S2": lambda: square("S2").min(),
+}
 
 
 def fact(name: str, seed: int) -> dict[str, float]:
-    """Give one of them."""
-    return {"value": facts()[name]}
+    """Say one thing of the matrix and its squares."""
+    return {"value": float(FACT[name]())}
 
 
 def svd(dim: int, seed: int) -> dict[str, float]:
@@ -318,7 +319,7 @@ def figures(found: Found) -> None:
 def _missing(found: Found, table: Table, dim: int) -> Curves:
     """Give errors by share of unknown entries, beside the decomposition that knows all."""
     panel = _panel(found, table, "", f", d={dim}")
-    level = svd(dim, 0)["mse"]
+    level = float(np.sum(singular_values()[dim:] ** 2) / matrix().size)
     shares = sorted({share for cells in panel.ours.values() for share in cells})
     return replace(panel, ours={**panel.ours, "SVD, nothing unknown": {share: (level, 0.0) for share in shares}})
 
