@@ -162,29 +162,36 @@ class _Residual(nn.Module):
         return maps + self.branch(maps)
 
 
-def _normalised(before: int, after: int) -> nn.Sequential:
+def _normalised(before: int, after: int, pool: int = 1) -> nn.Sequential:
     convolution = nn.Conv2d(before, after, 3, padding=1, bias=False)
-    return nn.Sequential(convolution, nn.BatchNorm2d(after), nn.ReLU())
+    pooled = [nn.MaxPool2d(pool)] if pool > 1 else []
+    return nn.Sequential(convolution, *pooled, nn.BatchNorm2d(after), nn.ReLU())
 
 
 class ResidualNet(Encoder):
-    """A small residual net with few, wide stages, made for training in minutes (after Page 2018, "ResNet-9").
+    """A small residual net with few, wide stages, made for training in minutes on a processor.
+
+    Per stage a 3×3 convolution, max-pool 2, batch normalisation and ReLU, and a residual branch of the same without a
+    pool; at the end the maximum over the map. Most of the work is done behind the pools, where maps are small (after
+    Page 2018, "ResNet-9", and the layout of Jordan 2024, "94% on CIFAR-10 in 3.29 Seconds", arXiv 2404.00498).
 
     Args:
         embedding_dim: Length of an embedding.
-        width: Channels of the first stage; later ones have 2, 4 and 8 times as many.
+        widths: Channels of each stage.
         channels: Channels of the images.
+
+    Raises:
+        InputError: for no widths, or a first one below 2.
     """
 
-    def __init__(self, embedding_dim: int = 256, width: int = 32, channels: int = 3) -> None:
-        stages: list[nn.Module] = [_normalised(channels, width)]
-        for stage, residual in ((1, True), (2, False), (3, True)):
-            before, after = width * 2 ** (stage - 1), width * 2**stage
-            stages += [_normalised(before, after), nn.MaxPool2d(2)]
-            branch = nn.Sequential(_normalised(after, after), _normalised(after, after))
-            stages += [_Residual(branch)] if residual else []
-        stages += [nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(8 * width, embedding_dim)]
-        options = {"embedding_dim": embedding_dim, "width": width, "channels": channels}
+    def __init__(self, embedding_dim: int = 256, widths: Sequence[int] = (64, 192, 256), channels: int = 3) -> None:
+        if not widths or min(widths) < 2:
+            raise InputError(f"Expected widths of at least 2 of one stage or more of ResidualNet, got {[*widths]}")
+        stages: list[nn.Module] = [_normalised(channels, widths[0] // 2)]
+        for before, after in pairwise((widths[0] // 2, *widths)):
+            stages += [_normalised(before, after, pool=2), _Residual(_normalised(after, after))]
+        stages += [nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(widths[-1], embedding_dim)]
+        options = {"embedding_dim": embedding_dim, "widths": [*widths], "channels": channels}
         super().__init__(nn.Sequential(*stages), embedding_dim, options)
 
 

@@ -91,6 +91,10 @@ class FineTuning(Training):
         optimisation: Optimiser and schedule.
         frozen: Leave the encoder as it is: no gradient, no dropout, and no change of batch-normalisation statistics.
         seed: Seed of dropout.
+        label_smoothing: Share of a label that is spread over all classes (Szegedy et al. 2016, arXiv 1512.00567, 7).
+
+    Raises:
+        InputError: for a label smoothing below 0 or above 1.
     """
 
     def __init__(
@@ -99,8 +103,12 @@ class FineTuning(Training):
         optimisation: Optimisation | None = None,
         frozen: bool = False,
         seed: int = 0,
+        label_smoothing: float = 0.0,
     ) -> None:
+        if not 0 <= label_smoothing <= 1:
+            raise InputError(f"Expected a label_smoothing between 0 and 1, got {label_smoothing}")
         super().__init__(optimisation, seed)
+        self.label_smoothing = label_smoothing
         self.classifier = classifier
         self.frozen = frozen
         classifier.encoder.requires_grad_(not frozen)
@@ -131,7 +139,8 @@ class FineTuning(Training):
         images, labels = batch
         known = labels >= 0
         share, count = share_of_mean(known)
-        loss = F.cross_entropy(self(images).float(), labels, ignore_index=-1, reduction="sum")
+        options: dict[str, Any] = {"reduction": "sum", "label_smoothing": self.label_smoothing}
+        loss = F.cross_entropy(self(images).float(), labels, ignore_index=-1, **options)
         loss = loss / known.sum().clamp(min=1) * share
         self.log_epoch("train/loss", loss, count, prog_bar=True)  # the count that all processes share
         return loss
@@ -161,6 +170,22 @@ class FineTuning(Training):
     def on_test_epoch_end(self) -> None:
         """Log the accuracy on the test images."""
         self.log("test/accuracy", self._accuracy.compute(), sync_dist=False)
+
+
+class Mirrored(nn.Module):
+    """Embed an image as the mean of its own embedding and its mirror image's, where left and right mean nothing.
+
+    Args:
+        encoder: Maps images ``(batch, channel, height, width)`` to embeddings ``(batch, embedding)``.
+    """
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Embed images and their mirror images: ``(batch, embedding)``."""
+        return (self.encoder(images) + self.encoder(images.flip(3))) / 2
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ ENCODER_CASES = [
     (PlainCNN(8), 136),
     (PlainCNN(8, size=32), 32),
     (PlainCNN(8, size=(102, 136)), (102, 136)),
-    (ResidualNet(8, width=4), 32),
+    (ResidualNet(8, widths=(4, 6, 8)), 32),
     (TorchvisionEncoder("squeezenet1_1", 8), 64),
     (TorchvisionEncoder("mobilenet_v3_small", 8), 64),
     (MLP(48, 5, (7,)), 4),

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from simec_vision.cli.main import main
 from simec_vision.cli.saved import load_pretrained
 from simec_vision.datamodules import DrawnShoes
+from simec_vision.finetuning import Mirrored
 from simec_vision.items import InputError
 from tests.test_cli import QUICK, SHOES, fails
 
@@ -135,6 +136,21 @@ def test_embeddings_are_measured(runs):
     measured, told = read("two/summary.json")["similarity"], read(runs / "two" / "summary.json")
     assert set(measured) == {"heel", "heel/dot_product", "closure", "closure/dot_product"}
     assert 0 < measured["heel"]["mse"] < 2 * max(told["similarity/heel/mse"], 0.1)
+
+
+def test_embeddings_of_images_and_mirror_images(runs):
+    options = ["--model", str(runs / "two"), "--per_class", "[1]", "--tries", "2", "--at", "[1]"]
+    assert main("evaluate", ["embedding", *options, "--mirrored", "true", "--out", "both"]) == 0
+    os.environ.pop("SIMEC_VISION_RUN", None)
+    assert main("evaluate", ["embedding", *options, "--out", "one"]) == 0
+    both, one = read("both/summary.json"), read("one/summary.json")
+    assert both["kernel_pca"] != one["kernel_pca"]
+    assert both["similarity"] == one["similarity"]
+    encoder = load_pretrained(runs / "two").encoder.eval()
+    images = torch.randn(3, 3, 32, 32)
+    expected = (encoder(images) + encoder(images.flip(3))) / 2
+    assert torch.allclose(Mirrored(encoder)(images), expected)
+    assert torch.allclose(Mirrored(encoder)(images.flip(3)), expected, atol=1e-6)
 
 
 def test_the_line_between_two_solutions_goes_through_both(runs):

@@ -6,7 +6,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from simec_vision import Items, SimilarityHead, SimilarityModel
+from simec_vision import InputError, Items, SimilarityHead, SimilarityModel
 from simec_vision.datamodules.image_data import Batches, ImageDataModule, Loaded, Normalisation
 from simec_vision.datamodules.image_store import ImageStore
 from simec_vision.encoders import MLP
@@ -304,6 +304,23 @@ def test_finetuning_learns_and_is_saved(tmp_path):
     test = data.split("test")
     correct = (loaded(data.normalised(test)).argmax(dim=1) == data.labels[test]).float().mean()
     assert float(correct) == pytest.approx(accuracy)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_smoothed_labels_leave_doubt():
+    def trained(smoothing):
+        torch.manual_seed(0)
+        data = Colours(Batches(size=10, flip=False, shift=0))
+        classes = data.use_labels("label")
+        module = FineTuning(Classifier(MLP(48, 5, (16,)), 5, classes), Optimisation(lr=0.02), label_smoothing=smoothing)
+        make_trainer(max_epochs=30).fit(module, data)
+        items = data.split("train")
+        return module.classifier.eval()(data.normalised(items)).softmax(dim=1).max(dim=1).values.mean()
+
+    assert trained(0.0) > 0.97
+    assert trained(0.3) < 0.85
+    with pytest.raises(InputError, match="label_smoothing between 0 and 1, got 2"):
+        FineTuning(Classifier(MLP(48, 5), 5, ["a", "b"]), label_smoothing=2)
 
 
 def test_labels_are_nested_and_seeded():

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from simec_vision.cli.building import check_held_out, check_images, targets_of
 from simec_vision.cli.runs import open_run, write_text
-from simec_vision.cli.saved import Pretrained, command_of, data_of, load_pretrained, pretrained_run, run_options
+from simec_vision.cli.saved import command_of, data_of, load_pretrained, pretrained_run, run_options
 from simec_vision.datamodules.image_data import ImageDataModule
 from simec_vision.files import write_json
-from simec_vision.finetuning import embed_all
+from simec_vision.finetuning import Mirrored, embed_all
 from simec_vision.items import InputError
 from simec_vision.metrics import (
     SimilarityMatch,
@@ -39,6 +39,7 @@ def evaluate_embedding(
     at: list[int] = [1, 10, 100],  # noqa: B006
     matched: int = 1000,
     probe: int | None = 10_000,
+    mirrored: bool = False,
     seed: int = 0,
     out: str | None = None,
 ) -> None:
@@ -56,6 +57,8 @@ def evaluate_embedding(
         at: How many of the most similar images count for precision@k.
         matched: Held-out images that are compared pairwise with kernel PCA, at most.
         probe: Labelled images that a linear probe is fitted on, at most; null takes all.
+        mirrored: Embed an image as the mean of its own embedding and its mirror image's; predicted similarities are
+            those of the images as they are.
         seed: Seed of all draws.
         out: Folder, new or empty; default: the next free runs/embedding.
     """
@@ -69,7 +72,8 @@ def evaluate_embedding(
     data.use_labels(label)
     check_held_out(data, "validation", "test")
     folder = open_run(out, "embedding")
-    parts = {name: embedded(pretrained, data, data.subset(name)) for name in ("train", "validation", "test")}
+    encoder = Mirrored(pretrained.encoder) if mirrored else pretrained.encoder
+    parts = {name: embedded(encoder, data, data.subset(name)) for name in ("train", "validation", "test")}
     random = np.random.default_rng(seed)
     summary: dict[str, Any] = {"model": str(source), "label": label, "pretraining": pretrained.name}
     summary["neighbours"] = _neighbours(parts, per_class, tries, neighbours, random)
@@ -95,10 +99,10 @@ def _check_options(
             raise InputError(f"Expected {name} of at least {least}, got {value}")
 
 
-def embedded(pretrained: Pretrained, data: ImageDataModule, index: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+def embedded(encoder: nn.Module, data: ImageDataModule, index: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
     """Embed items as they are, not augmented: embeddings ``(item, embedding)`` and labels ``(item,)``."""
     chunks = torch.from_numpy(index).split(BATCH)
-    return embed_all(pretrained.encoder, ((data.normalised(part.numpy()), data.labels[part]) for part in chunks))
+    return embed_all(encoder, ((data.normalised(part.numpy()), data.labels[part]) for part in chunks))
 
 
 Parts = Mapping[str, tuple[Tensor, Tensor]]

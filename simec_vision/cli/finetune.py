@@ -47,6 +47,7 @@ def finetune(
     from_scratch: bool = False,
     classifier_start: Literal["scaled", "random"] = "scaled",
     choose: Literal["validation", "last"] = "validation",
+    label_smoothing: float = 0.0,
     batches: Batches = Batches(size=32, shift=8, colour=0.7),
     optimisation: Optimisation = Optimisation(lr=3e-3, lr_batch=32, clip=0.0),
     fast: bool = True,
@@ -78,6 +79,7 @@ def finetune(
         classifier_start: Bring embeddings to spread 1 and start the linear layer from 0, which spares the encoder, or
             take embeddings as they are and PyTorch's random start, as the original did.
         choose: Take the epoch that is best on validation images, or the last, which needs no label of theirs.
+        label_smoothing: Share of a label that is spread over all classes, against certainty where labels are many.
         batches: How batches are made; the augmentation is that of training images.
         optimisation: Optimiser and learning-rate schedule.
         fast: Compute as was measured to be fast: trainer.precision by the hardware, images and weights channels last,
@@ -128,7 +130,7 @@ def finetune(
         *((_scale(pretrained.encoder, data), "zero") if classifier_start == "scaled" else (1.0, "random")),
     )
     trainer, optimisation = apply_speed(fast, trainer, optimisation, data)
-    module = FineTuning(classifier.to(memory_format=data.memory_format), optimisation, frozen, seed)
+    module = FineTuning(classifier.to(memory_format=data.memory_format), optimisation, frozen, seed, label_smoothing)
     summary |= _train(module, data, run, trainer, tensorboard, resume, config, choose)
     if int(pl.utilities.rank_zero_only.rank) == 0:  # type: ignore[attr-defined]
         classifier.cpu().to(memory_format=torch.contiguous_format).save(run / "model")

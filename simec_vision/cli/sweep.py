@@ -67,7 +67,7 @@ def check_begun(planned: Mapping[Path, str]) -> None:
             raise InputError(f"Expected the options of {begun} to go on with its run, got others: name another --out")
 
 
-LATER = {"per_class": False, "erase": 0}
+LATER = {"per_class": False, "erase": 0, "label_smoothing": 0.0}
 """Options that came later → what runs begun before them did."""
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -260,6 +261,12 @@ def curves(found: Found, table: Table, rows: tuple[str, ...] = (), logarithmic: 
         {row: {float(at): value for at, value in theirs.get(row, {}).items() if value >= least} for row in grid},
         logarithmic,
     )
+
+
+def with_level(panel: Curves, name: str, level: float) -> Curves:
+    """Add a line of one height, over all that a panel shows."""
+    places = sorted({at for cells in panel.ours.values() for at in cells})
+    return replace(panel, ours={**panel.ours, name: {at: (level, 0.0) for at in places}})
 
 
 def digit_map(title: str, arrays: Mapping[str, NDArray[Any]]) -> Map:

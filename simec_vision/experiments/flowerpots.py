@@ -15,6 +15,7 @@ from simec_vision.experiments.embedding_cells import curves
 from simec_vision.experiments.figures import Map, draw_curves, draw_maps
 from simec_vision.experiments.results import Check
 from simec_vision.experiments.table_report import Found, Table, exactly, reached, run_experiment
+from simec_vision.explain.charts import Panel, bar_panels
 
 RATINGS = """
 7.9
@@ -179,15 +180,24 @@ def claims(found: Found) -> Iterator[Check]:
     yield from _explained(weights)
 
 
+PAIRS = {(4, 1): (1, -1), (4, 16): (-1, 1), (4, 9): (-1, -1)}
+"""Two plants → whether stem and leaf say that they are alike (1) or unlike (-1)."""
+
+
 def _explained(weights: list[NDArray[Any]]) -> Iterator[Check]:
     """Check that similarities are explained by the features that people see."""
-    features = plants(noise=True)
-    for one, other, stem, leaf in ((4, 1, 1, -1), (4, 16, -1, 1), (4, 9, -1, -1)):
-        told = np.mean([contributions(w, features, one - 1, other - 1) for w in weights], axis=0)
+    for (one, other), (stem, leaf) in PAIRS.items():
+        told = _told(weights, one, other).mean(axis=0)
         words = {1: "alike", -1: "unlike"}
         claim = f"plants {one} and {other} are {words[stem]} by stem and {words[leaf]} by leaf"
         measured = ", ".join(f"{name} {value:+.3f}" for name, value in zip(FEATURES, told, strict=True))
         yield Check(claim, "signs", measured, bool(stem * told[0] > 0 and leaf * told[1] > 0))
+
+
+def _told(weights: list[NDArray[Any]], one: int, other: int) -> NDArray[np.float64]:
+    """Give what each feature contributes to the similarity of two plants by number, shape ``(encoder, feature)``."""
+    features = plants(noise=True)
+    return np.array([contributions(w, features, one - 1, other - 1) for w in weights])
 
 
 def _learned(found: Found) -> list[dict[str, NDArray[Any]]]:
@@ -196,7 +206,7 @@ def _learned(found: Found) -> list[dict[str, NDArray[Any]]]:
 
 
 def figures(found: Found) -> None:
-    """Draw where the plants are placed by their numbers, of one colour by stem; those held out are pale."""
+    """Draw where the plants are placed by their numbers, of one colour by stem, those held out pale; and why."""
     draw_curves([curves(found, EIGENVALUES, (), "", "eigenvalue")], found.folder / "eigenvalues.png")
     shown: dict[str, NDArray[Any]] = {}
     for cell in (cell for cell in found.cells if cell.table != "eigenvalues"):
@@ -209,3 +219,11 @@ def figures(found: Found) -> None:
         faint = None if "eigen" in name else np.isin(chosen, HELD_OUT)
         panels.append(Map(name, embedding, chosen // 4, [str(numbers[plant]) for plant in chosen], faint))
     draw_maps(panels, found.folder / "plants.png", columns=3, size=3.6)
+    weights = [arrays["weights"] for arrays in _learned(found)]
+    told = {f"{one} and {other}": _told(weights, one, other) for one, other in PAIRS}
+    mean, spread = (
+        {pair: dict(zip(FEATURES, measure(told[pair], axis=0), strict=True)) for pair in told}
+        for measure in (np.mean, np.std)
+    )
+    panel = Panel("What makes two plants similar", "contribution to their similarity", mean, spread, {})
+    bar_panels([panel], [*told], FEATURES, found.folder / "contributions.png")

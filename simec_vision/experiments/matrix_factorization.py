@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simec_vision.experiments.cells import Cell
-from simec_vision.experiments.embedding_cells import curves, without_original
+from simec_vision.experiments.embedding_cells import curves, with_level, without_original
 from simec_vision.experiments.figures import Curves, draw_curves
 from simec_vision.experiments.results import Check, error
 from simec_vision.experiments.table_report import Found, Table, exactly, reached, run_experiment
@@ -320,8 +320,7 @@ def _missing(found: Found, table: Table, dim: int) -> Curves:
     """Give errors by share of unknown entries, beside the decomposition that knows all."""
     panel = _panel(found, table, "", f", d={dim}")
     level = float(np.sum(singular_values()[dim:] ** 2) / matrix().size)
-    shares = sorted({share for cells in panel.ours.values() for share in cells})
-    return replace(panel, ours={**panel.ours, "SVD, nothing unknown": {share: (level, 0.0) for share in shares}})
+    return with_level(panel, "SVD, nothing unknown", level)
 
 
 def _panel(found: Found, table: Table, logarithmic: str, ending: str = "") -> Curves:

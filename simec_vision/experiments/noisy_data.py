@@ -4,7 +4,6 @@ After notebook 04_noisy_data of Horn's simec (2020), which measured on the train
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simec_vision.experiments.cells import Cell
-from simec_vision.experiments.embedding_cells import ORIGINAL, OURS, curves, fitted, match, regressed, without_original
+from simec_vision.experiments.embedding_cells import (
+    ORIGINAL,
+    OURS,
+    curves,
+    fitted,
+    match,
+    regressed,
+    with_level,
+    without_original,
+)
 from simec_vision.experiments.embedding_cells import OWN as OWN_FROZEN
 from simec_vision.experiments.figures import Curves, draw_curves
 from simec_vision.experiments.noise import Noise, noisy
@@ -237,7 +245,4 @@ def _panel(found: Found, table: Table, kernel: str) -> Curves:
     """Give a table as curves, beside kernel PCA of images without noise."""
     panel = curves(found, table, (), "y" if kernel == "linear" else "")
     clean = found.cell(table.name, KERNEL, "0", table.value)
-    levels = panel.ours.get(KERNEL, {})
-    if clean is None:
-        return panel
-    return replace(panel, ours={**panel.ours, f"{KERNEL}, no noise": {level: (clean, 0.0) for level in levels}})
+    return panel if clean is None else with_level(panel, f"{KERNEL}, no noise", clean)

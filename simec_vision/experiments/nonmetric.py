@@ -296,6 +296,8 @@ def _beyond_metric(found: Found) -> Iterator[Check]:
 
 def figures(found: Found) -> None:
     """Draw the points, errors by length of embeddings, the digits and the words."""
+    from sklearn.decomposition import PCA
+
     _draw_points(found)
     nonmetric_approach.figures(found)
     nonmetric_signs.figures(found)
@@ -303,8 +305,7 @@ def figures(found: Found) -> None:
     for cell in found.cells:
         arrays = arrays_of(cell, found.folder) if cell.row in (OURS, ORIGINAL) and cell.seed == first else {}
         if cell.table.endswith("ten") and arrays:
-            centred = arrays["embedding"] - arrays["embedding"].mean(axis=0)
-            axes = centred @ np.linalg.svd(centred, full_matrices=False)[2].T
+            axes = PCA().fit_transform(arrays["embedding"])
             components = [
                 Map(f"components 1 and {k}", axes[:, [0, k - 1]], arrays["classes"], names="07") for k in (2, 6)
             ]

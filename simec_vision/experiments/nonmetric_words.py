@@ -61,10 +61,11 @@ def encoded_words(root: str, original: bool, seed: int) -> dict[str, Any]:
 
 def draw(embedding: NDArray[Any], similarity: NDArray[np.float64], told: list[str], folder: Path) -> None:
     """Draw the words along the directions of most variance, and by the largest and the smallest eigenvalue."""
-    centred = embedding - embedding.mean(axis=0)
+    from sklearn.decomposition import PCA
+
     values, vectors = np.linalg.eigh(similarity)
     shown = {
-        "Similarity Encoder": centred @ np.linalg.svd(centred, full_matrices=False)[2].T,
+        "Similarity Encoder": PCA(2).fit_transform(embedding),
         "eigenvectors: largest, smallest": vectors[:, [-1, 0]] * np.sqrt(np.abs(values[[-1, 0]])),
     }
     groups = np.arange(len(told)) // 50

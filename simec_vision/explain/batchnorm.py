@@ -16,8 +16,9 @@ Norm = nn.BatchNorm1d | nn.BatchNorm2d
 def fold_batchnorm(graph: fx.Graph, layers: dict[str, nn.Module]) -> None:
     """Fold every batch normalisation into the convolution or linear layer right before it, else right after it.
 
-    It is not folded where others use what lies between, nor into a convolution that pads with zeros, which the shift
-    would change.
+    A max-pool between a layer and its normalisation is passed where all scales are positive, as max(s · x + b) is then
+    s · max(x) + b. It is not folded where others use what lies between, nor into a convolution that pads with zeros,
+    which the shift would change.
 
     Args:
         graph: What calls the layers; calls of folded ones are taken out.
@@ -34,8 +35,7 @@ def fold_batchnorm(graph: fx.Graph, layers: dict[str, nn.Module]) -> None:
 
 
 def _folds(graph: fx.Graph, layers: dict[str, nn.Module], node: fx.Node, norm: Norm) -> bool:
-    before, after = node.args[0], next(iter(node.users), None)
-    assert isinstance(before, fx.Node)
+    before, after = _normalised(layers, node, norm), next(iter(node.users), None)
     last, following = layers.get(str(before.target)), None if after is None else layers.get(str(after.target))
     if _same_axis(last, norm, "out") and len(before.users) == 1:
         _fold_into_previous(last, norm)
@@ -44,6 +44,17 @@ def _folds(graph: fx.Graph, layers: dict[str, nn.Module], node: fx.Node, norm: N
         _fold_into_next(norm, following)
         return True
     return False
+
+
+def _normalised(layers: dict[str, nn.Module], node: fx.Node, norm: Norm) -> fx.Node:
+    """Find what gives the values that are normalised, in front of a max-pool that the normalisation may pass."""
+    before = node.args[0]
+    assert isinstance(before, fx.Node)
+    pool = layers.get(str(before.target))
+    if isinstance(pool, nn.MaxPool2d) and len(before.users) == 1 and bool((_scale_and_shift(norm)[0] > 0).all()):
+        before = before.args[0]
+        assert isinstance(before, fx.Node)
+    return before
 
 
 def _same_axis(layer: nn.Module | None, norm: Norm, side: str) -> TypeGuard[nn.Conv2d | nn.Linear]:

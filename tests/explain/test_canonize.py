@@ -236,7 +236,7 @@ LAYERS = {
     "leaky": nn.Sequential(nn.Conv2d(3, 2, 3), nn.LeakyReLU(0.3), nn.GELU("tanh"), nn.ReLU6(), nn.Mish()),
     "flatten from 2": nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(2), nn.Linear(36, 2), nn.Unflatten(1, (2, 1))),
     "shuffle": nn.Sequential(nn.Conv2d(3, 8, 3), nn.ChannelShuffle(2), nn.PixelShuffle(2), nn.PixelUnshuffle(2)),
-    "residual net": ResidualNet(4, width=2),
+    "residual net": ResidualNet(4, widths=(2, 3, 4)),
     "bn alone": nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.BatchNorm2d(4), nn.ReLU()),
     "bn before padding": nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 6, 3, padding=1)),
     "bn across the next linear layer": nn.Sequential(nn.BatchNorm2d(3), nn.Linear(8, 4)),
@@ -271,6 +271,22 @@ def test_batchnorm_is_not_folded_where_others_look_on():
     assert kinds(assert_same(randomised(network), IMAGES)) == [nn.Conv2d, ScaleShift, Add]
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_batchnorm_passes_a_max_pool_only_with_positive_scales(sign):
+    network = randomised(nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(2), nn.BatchNorm2d(4), nn.ReLU()))
+    network[2].weight.data.abs_()[1] *= sign
+    passed = [nn.Conv2d, nn.MaxPool2d, nn.ReLU] if sign > 0 else [nn.Conv2d, nn.MaxPool2d, ScaleShift, nn.ReLU]
+    assert kinds(assert_same(network, IMAGES)) == passed
+
+
+def test_batchnorm_does_not_pass_a_max_pool_that_others_look_at():
+    parts = {"pool": nn.MaxPool2d(2), "bn": nn.BatchNorm2d(4)}
+    network = Net(
+        lambda self, x: (lambda y: self.block["bn"](y) + y)(self.block["pool"](self.block["conv"](x))), **parts
+    )
+    assert kinds(assert_same(network, IMAGES)) == [nn.Conv2d, nn.MaxPool2d, ScaleShift, Add]
+
+
 def test_constants_of_the_network_are_scales_and_shifts():
     class Normalised(nn.Module):
         def __init__(self):
@@ -287,9 +303,9 @@ def test_constants_of_the_network_are_scales_and_shifts():
 
 
 def test_places_are_those_of_the_network():
-    twin = canonize(ResidualNet(4, width=2))
+    twin = canonize(ResidualNet(4, widths=(2, 3, 4)))
     places = [each.place for each in layers_of(twin)]
-    assert {"layers.0.0", "layers.3.add", "layers.3.branch.1.2", "layers.9"} <= set(places)
+    assert {"layers.0.0", "layers.2.add", "layers.2.branch.2", "layers.9"} <= set(places)
     assert [each.place for each in layers_of(twin) if each.sees_pixels] == ["layers.0.0"]
     assert len(set(places)) == len(places)
 

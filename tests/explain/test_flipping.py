@@ -30,7 +30,7 @@ ENCODERS = {
     "PlainCNN with stride": lambda: PlainCNN(8, size=72, widths=(4, 6)),
     "CifarCNN": lambda: CifarCNN(8, size=24),
     "ShoeCNN": lambda: ShoeCNN(8, size=24),
-    "ResidualNet": lambda: ResidualNet(8, width=4),
+    "ResidualNet": lambda: ResidualNet(8, widths=(4, 6, 8)),
     "pools": pools,
 }
 
