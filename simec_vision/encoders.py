@@ -181,7 +181,7 @@ class ResidualNet(Encoder):
         channels: Channels of the images.
 
     Raises:
-        InputError: for no widths, or a first one below 2.
+        InputError: for no widths, or one below 2.
     """
 
     def __init__(self, embedding_dim: int = 256, widths: Sequence[int] = (64, 192, 256), channels: int = 3) -> None:

@@ -83,6 +83,16 @@ class Classifier(nn.Module):
         return classifier
 
 
+def check_smoothing(label_smoothing: float) -> None:
+    """Make sure that a share of a label can be spread.
+
+    Raises:
+        InputError: if it is below 0 or above 1.
+    """
+    if not 0 <= label_smoothing <= 1:
+        raise InputError(f"Expected a label_smoothing between 0 and 1, got {label_smoothing}")
+
+
 class FineTuning(Training):
     """Train a classifier with cross-entropy, all layers or only the linear one.
 
@@ -105,8 +115,7 @@ class FineTuning(Training):
         seed: int = 0,
         label_smoothing: float = 0.0,
     ) -> None:
-        if not 0 <= label_smoothing <= 1:
-            raise InputError(f"Expected a label_smoothing between 0 and 1, got {label_smoothing}")
+        check_smoothing(label_smoothing)
         super().__init__(optimisation, seed)
         self.label_smoothing = label_smoothing
         self.classifier = classifier

@@ -114,6 +114,9 @@ def test_mistakes_are_named(runs, capsys):
     assert "no model beside the encoder" in fails(
         capsys, "finetune", "--model", str(runs / "two"), "--encoder", "PlainCNN", "--encoder.size", "32"
     )
+    assert "label_smoothing between 0 and 1, got 1.5" in fails(
+        capsys, "finetune", "--model", str(runs / "two"), "--label_smoothing", "1.5"
+    )
     for name, told in (("labels", "model.json"), ("ae", "auto-encoder's")):
         assert main("explain", ["--model", str(runs / name)]) == 2
         assert told in capsys.readouterr().err

@@ -26,7 +26,7 @@ from simec_vision.cli.sweep import check_choices, plan, run_all, workers
 from simec_vision.datamodules.image_data import Batches, ImageDataModule
 from simec_vision.encoders import Encoder
 from simec_vision.files import write_json
-from simec_vision.finetuning import Classifier, FineTuning, embed_all, unit_scale
+from simec_vision.finetuning import Classifier, FineTuning, check_smoothing, embed_all, unit_scale
 from simec_vision.items import InputError
 from simec_vision.metrics import PROBE_STRENGTHS, linear_probe_accuracy, nearest_neighbour_accuracy
 from simec_vision.optimisation import Optimisation
@@ -92,6 +92,7 @@ def finetune(
         out: Run folder, new or empty; default: the next free runs/finetune.
         resume: Run folder of an interrupted run that is continued with its own options.
     """
+    check_smoothing(label_smoothing)
     source, data = _source(model, encoder, data)
     run = open_run(out, "finetune", resume=resume is not None)
     for name, value in (("model", source and str(source)), ("labels", labels)):  # null is an answer, not a missing one
