@@ -87,10 +87,10 @@ def check_smoothing(label_smoothing: float) -> None:
     """Make sure that a share of a label can be spread.
 
     Raises:
-        InputError: if it is below 0 or above 1.
+        InputError: if it is below 0, or 1 and more, which would leave nothing to learn.
     """
-    if not 0 <= label_smoothing <= 1:
-        raise InputError(f"Expected a label_smoothing between 0 and 1, got {label_smoothing}")
+    if not 0 <= label_smoothing < 1:
+        raise InputError(f"Expected a label_smoothing of at least 0 and below 1, got {label_smoothing}")
 
 
 class FineTuning(Training):
@@ -101,10 +101,11 @@ class FineTuning(Training):
         optimisation: Optimiser and schedule.
         frozen: Leave the encoder as it is: no gradient, no dropout, and no change of batch-normalisation statistics.
         seed: Seed of dropout.
-        label_smoothing: Share of a label that is spread over all classes (Szegedy et al. 2016, arXiv 1512.00567, 7).
+        label_smoothing: Share of a label that is spread over all classes (Szegedy et al. 2016, arXiv 1512.00567,
+            section 7).
 
     Raises:
-        InputError: for a label smoothing below 0 or above 1.
+        InputError: for a label smoothing below 0, or 1 and more.
     """
 
     def __init__(
@@ -191,6 +192,7 @@ class Mirrored(nn.Module):
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
         self.encoder = encoder
+        self.train(encoder.training)
 
     def forward(self, images: Tensor) -> Tensor:
         """Embed images and their mirror images: ``(batch, embedding)``."""

@@ -52,4 +52,4 @@ def test_the_original_decoder_written_out_gives_the_same() -> None:
 
 def test_networks_that_are_no_chain_are_refused_by_name() -> None:
     with pytest.raises(InputError, match="ResidualNet has Sequential: take CifarCNN"):
-        MirrorAutoEncoder(ResidualNet(8, widths=(4, 6, 8)), (3, 32, 32))
+        MirrorAutoEncoder(ResidualNet(8, width=4), (3, 32, 32))

@@ -6,7 +6,16 @@ import torch
 from torch import nn
 
 from simec_vision import InputError, SimilarityHead, SimilarityModel
-from simec_vision.encoders import ENCODERS, MLP, CifarCNN, PlainCNN, ResidualNet, ShoeCNN, TorchvisionEncoder
+from simec_vision.encoders import (
+    ENCODERS,
+    MLP,
+    CifarCNN,
+    PlainCNN,
+    PooledResidualNet,
+    ResidualNet,
+    ShoeCNN,
+    TorchvisionEncoder,
+)
 
 ENCODER_CASES = [
     (CifarCNN(16), 32),
@@ -15,7 +24,8 @@ ENCODER_CASES = [
     (PlainCNN(8), 136),
     (PlainCNN(8, size=32), 32),
     (PlainCNN(8, size=(102, 136)), (102, 136)),
-    (ResidualNet(8, widths=(4, 6, 8)), 32),
+    (ResidualNet(8, width=4), 32),
+    (PooledResidualNet(8, widths=(4, 6)), (16, 24)),
     (TorchvisionEncoder("squeezenet1_1", 8), 64),
     (TorchvisionEncoder("mobilenet_v3_small", 8), 64),
     (MLP(48, 5, (7,)), 4),

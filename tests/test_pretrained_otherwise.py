@@ -114,9 +114,9 @@ def test_mistakes_are_named(runs, capsys):
     assert "no model beside the encoder" in fails(
         capsys, "finetune", "--model", str(runs / "two"), "--encoder", "PlainCNN", "--encoder.size", "32"
     )
-    assert "label_smoothing between 0 and 1, got 1.5" in fails(
-        capsys, "finetune", "--model", str(runs / "two"), "--label_smoothing", "1.5"
-    )
+    for labels in ("20", "[20, 30]"):
+        wrong = ["--model", str(runs / "two"), "--labels", labels, "--label_smoothing", "1"]
+        assert "label_smoothing of at least 0 and below 1, got 1" in fails(capsys, "finetune", *wrong)
     for name, told in (("labels", "model.json"), ("ae", "auto-encoder's")):
         assert main("explain", ["--model", str(runs / name)]) == 2
         assert told in capsys.readouterr().err
@@ -147,6 +147,8 @@ def test_embeddings_of_images_and_mirror_images(runs):
     os.environ.pop("SIMEC_VISION_RUN", None)
     assert main("evaluate", ["embedding", *options, "--out", "one"]) == 0
     both, one = read("both/summary.json"), read("one/summary.json")
+    assert both["mirrored"]
+    assert "mirrored" not in one
     assert both["kernel_pca"] != one["kernel_pca"]
     assert both["similarity"] == one["similarity"]
     encoder = load_pretrained(runs / "two").encoder.eval()

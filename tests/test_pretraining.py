@@ -319,7 +319,7 @@ def test_smoothed_labels_leave_doubt():
 
     assert trained(0.0) > 0.97
     assert trained(0.3) < 0.85
-    with pytest.raises(InputError, match="label_smoothing between 0 and 1, got 2"):
+    with pytest.raises(InputError, match="label_smoothing of at least 0 and below 1, got 2"):
         FineTuning(Classifier(MLP(48, 5), 5, ["a", "b"]), label_smoothing=2)
 
 

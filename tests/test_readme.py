@@ -41,9 +41,12 @@ def test_commands_are_understood(command, monkeypatch):
         parser.parse_args(with_shoes(options, parser))
 
 
-def test_every_file_it_links_to_exists():
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
+)
+def test_every_file_it_links_to_exists(page):
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        assert target.startswith("https://") or (page.parent / target).exists(), target
 
 
 def test_first_screen_holds_command_and_figure():

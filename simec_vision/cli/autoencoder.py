@@ -46,7 +46,8 @@ def autoencode(
         data: Where images come from: DrawnShoes, Zappos50K, CIFAR10, ImageTable or your own class.
         config: All options as YAML, for the run folder.
         trainer: Options of Lightning's Trainer.
-        encoder: CifarCNN, ShoeCNN, PlainCNN, ResidualNet, TorchvisionEncoder, MLP or your own; default: PlainCNN.
+        encoder: CifarCNN, ShoeCNN, PlainCNN, ResidualNet, PooledResidualNet, TorchvisionEncoder, MLP or your own;
+            default: PlainCNN.
         decoder: The encoder's mirror image (plain chains only), or one linear layer.
         keep: Attribute → values: only items that have one of them are used.
         optimisation: Optimiser and learning-rate schedule.

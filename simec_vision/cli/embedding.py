@@ -76,6 +76,7 @@ def evaluate_embedding(
     parts = {name: embedded(encoder, data, data.subset(name)) for name in ("train", "validation", "test")}
     random = np.random.default_rng(seed)
     summary: dict[str, Any] = {"model": str(source), "label": label, "pretraining": pretrained.name}
+    summary |= {"mirrored": True} if mirrored else {}
     summary["neighbours"] = _neighbours(parts, per_class, tries, neighbours, random)
     summary["probe"] = _probe(parts, probe, random)
     summary["retrieval"] = retrieval(*parts["test"], at)

@@ -79,7 +79,8 @@ def finetune(
         classifier_start: Bring embeddings to spread 1 and start the linear layer from 0, which spares the encoder, or
             take embeddings as they are and PyTorch's random start, as the original did.
         choose: Take the epoch that is best on validation images, or the last, which needs no label of theirs.
-        label_smoothing: Share of a label that is spread over all classes, against certainty where labels are many.
+        label_smoothing: Share of a label that is spread over all classes, which keeps the classifier from being
+            too certain; for many labels.
         batches: How batches are made; the augmentation is that of training images.
         optimisation: Optimiser and learning-rate schedule.
         fast: Compute as was measured to be fast: trainer.precision by the hardware, images and weights channels last,

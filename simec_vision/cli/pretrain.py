@@ -56,7 +56,8 @@ def pretrain(
         data: Where images come from: DrawnShoes, Zappos50K, CIFAR10, ImageTable or your own class.
         config: All options as YAML, for the run folder.
         trainer: Options of Lightning's Trainer.
-        encoder: CifarCNN, ShoeCNN, PlainCNN, ResidualNet, TorchvisionEncoder, MLP or your own; default: PlainCNN.
+        encoder: CifarCNN, ShoeCNN, PlainCNN, ResidualNet, PooledResidualNet, TorchvisionEncoder, MLP or your own;
+            default: PlainCNN.
         similarities: Head name → what similar means; default: what the data suggest, heel and closure for shoes.
         references: How many items similarity is measured to, a file of their names, or either by head; default: 1000.
         keep: Attribute → values, such as '{label: [cat, dog]}': only items that have one of them are used.

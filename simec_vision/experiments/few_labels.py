@@ -81,7 +81,8 @@ def few_labels(
         data: Where images come from: DrawnShoes, Zappos50K, CIFAR10, ImageTable or your own class.
         config: All options as YAML, for the study's folder.
         trainer: Options of Lightning's Trainer for all runs.
-        encoder: CifarCNN, ShoeCNN, PlainCNN, ResidualNet, TorchvisionEncoder or MLP; default: PlainCNN.
+        encoder: CifarCNN, ShoeCNN, PlainCNN, ResidualNet, PooledResidualNet, TorchvisionEncoder or MLP; default:
+            PlainCNN.
         protocol: What pretraining may see: all labels (few are simulated, as in the original), labels of other classes
             than those that are tuned on, or no class label.
         variants: Which ways to pretrain: none, labels, ae_linear, ae_full, simec_linear, simec_mix_W (W of the pixels'

@@ -15,7 +15,6 @@ from simec_vision.experiments.embedding_cells import curves
 from simec_vision.experiments.figures import Map, draw_curves, draw_maps
 from simec_vision.experiments.results import Check
 from simec_vision.experiments.table_report import Found, Table, exactly, reached, run_experiment
-from simec_vision.explain.charts import Panel, bar_panels
 
 RATINGS = """
 7.9
@@ -207,6 +206,8 @@ def _learned(found: Found) -> list[dict[str, NDArray[Any]]]:
 
 def figures(found: Found) -> None:
     """Draw where the plants are placed by their numbers, of one colour by stem, those held out pale; and why."""
+    from simec_vision.explain.charts import Panel, bar_panels
+
     draw_curves([curves(found, EIGENVALUES, (), "", "eigenvalue")], found.folder / "eigenvalues.png")
     shown: dict[str, NDArray[Any]] = {}
     for cell in (cell for cell in found.cells if cell.table != "eigenvalues"):
@@ -225,5 +226,7 @@ def figures(found: Found) -> None:
         {pair: dict(zip(FEATURES, measure(told[pair], axis=0), strict=True)) for pair in told}
         for measure in (np.mean, np.std)
     )
-    panel = Panel("What makes two plants similar", "contribution to their similarity", mean, spread, {})
+    panel = Panel(
+        "What makes two plants similar", "contribution to their similarity, below 0: unlike", mean, spread, {}
+    )
     bar_panels([panel], [*told], FEATURES, found.folder / "contributions.png")

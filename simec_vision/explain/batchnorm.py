@@ -16,9 +16,9 @@ Norm = nn.BatchNorm1d | nn.BatchNorm2d
 def fold_batchnorm(graph: fx.Graph, layers: dict[str, nn.Module]) -> None:
     """Fold every batch normalisation into the convolution or linear layer right before it, else right after it.
 
-    A max-pool between a layer and its normalisation is passed where all scales are positive, as max(s · x + b) is then
-    s · max(x) + b. It is not folded where others use what lies between, nor into a convolution that pads with zeros,
-    which the shift would change.
+    Max-pools between a convolution and its normalisation are passed where no scale is negative, as max(s · x + b) is
+    then s · max(x) + b. It is not folded where others use what lies between, nor into a convolution that pads with
+    zeros, which the shift would change.
 
     Args:
         graph: What calls the layers; calls of folded ones are taken out.
@@ -47,11 +47,11 @@ def _folds(graph: fx.Graph, layers: dict[str, nn.Module], node: fx.Node, norm: N
 
 
 def _normalised(layers: dict[str, nn.Module], node: fx.Node, norm: Norm) -> fx.Node:
-    """Find what gives the values that are normalised, in front of a max-pool that the normalisation may pass."""
+    """Find what gives the values that are normalised, in front of max-pools that the normalisation may pass."""
     before = node.args[0]
     assert isinstance(before, fx.Node)
-    pool = layers.get(str(before.target))
-    if isinstance(pool, nn.MaxPool2d) and len(before.users) == 1 and bool((_scale_and_shift(norm)[0] > 0).all()):
+    passes = isinstance(norm, nn.BatchNorm2d) and bool((_scale_and_shift(norm)[0] >= 0).all())
+    while passes and isinstance(layers.get(str(before.target)), nn.MaxPool2d) and len(before.users) == 1:
         before = before.args[0]
         assert isinstance(before, fx.Node)
     return before

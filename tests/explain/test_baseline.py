@@ -29,7 +29,7 @@ def framed(count=3, inside=slice(2, 6)):
     return torch.where(frame, colours, images), colours.expand_as(images)
 
 
-@pytest.mark.parametrize("encoder", [chain, lambda: ResidualNet(5, widths=(2, 3, 4), channels=2)])
+@pytest.mark.parametrize("encoder", [chain, lambda: ResidualNet(5, width=2, channels=2)])
 def test_relevance_is_what_the_score_gains_over_the_blank(encoder):
     model, (images, blank) = similarity_model(encoder()).eval(), framed()
     told = explain(model, images, "heel", 1, PRESET, largest_delta=torch.inf)

@@ -256,7 +256,7 @@ def test_what_cannot_be_explained_is_refused():
 
 
 def test_sums_of_branches_are_explained():
-    model, images = similarity_model(ResidualNet(5, widths=(2, 3, 4), channels=2)), pictures(2)
+    model, images = similarity_model(ResidualNet(5, width=2, channels=2)), pictures(2)
     told = bilrp(model, images[:1], images[1:], preset="epsilon_plus_flat", pool=2)
     assert abs(float(told.delta[0])) < 1e-3
     first, _ = told.marginals()

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from simec_vision.encoders import MLP, CifarCNN, PlainCNN, ResidualNet, ShoeCNN, TorchvisionEncoder
+from simec_vision.encoders import MLP, CifarCNN, PlainCNN, PooledResidualNet, ResidualNet, ShoeCNN, TorchvisionEncoder
 from simec_vision.explain import CannotExplain, canonize
 from simec_vision.explain.layers import Add, Rearrange, ScaleShift
 from simec_vision.explain.refusal import EXPLAINABLE
@@ -236,7 +236,8 @@ LAYERS = {
     "leaky": nn.Sequential(nn.Conv2d(3, 2, 3), nn.LeakyReLU(0.3), nn.GELU("tanh"), nn.ReLU6(), nn.Mish()),
     "flatten from 2": nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(2), nn.Linear(36, 2), nn.Unflatten(1, (2, 1))),
     "shuffle": nn.Sequential(nn.Conv2d(3, 8, 3), nn.ChannelShuffle(2), nn.PixelShuffle(2), nn.PixelUnshuffle(2)),
-    "residual net": ResidualNet(4, widths=(2, 3, 4)),
+    "residual net": ResidualNet(4, width=2),
+    "pooled residual net": PooledResidualNet(4, widths=(2, 3, 4)),
     "bn alone": nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.BatchNorm2d(4), nn.ReLU()),
     "bn before padding": nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 6, 3, padding=1)),
     "bn across the next linear layer": nn.Sequential(nn.BatchNorm2d(3), nn.Linear(8, 4)),
@@ -279,6 +280,13 @@ def test_batchnorm_passes_a_max_pool_only_with_positive_scales(sign):
     assert kinds(assert_same(network, IMAGES)) == passed
 
 
+@pytest.mark.parametrize("pool", [nn.MaxPool2d(3, 2, padding=1, ceil_mode=True), nn.Sequential(*[nn.MaxPool2d(2)] * 2)])
+def test_batchnorm_passes_padded_and_several_max_pools(pool):
+    network = randomised(nn.Sequential(nn.Conv2d(3, 4, 3), pool, nn.BatchNorm2d(4)))
+    network[2].weight.data.abs_()[0] = 0
+    assert ScaleShift not in kinds(assert_same(network, IMAGES))
+
+
 def test_batchnorm_does_not_pass_a_max_pool_that_others_look_at():
     parts = {"pool": nn.MaxPool2d(2), "bn": nn.BatchNorm2d(4)}
     network = Net(
@@ -303,9 +311,9 @@ def test_constants_of_the_network_are_scales_and_shifts():
 
 
 def test_places_are_those_of_the_network():
-    twin = canonize(ResidualNet(4, widths=(2, 3, 4)))
+    twin = canonize(ResidualNet(4, width=2))
     places = [each.place for each in layers_of(twin)]
-    assert {"layers.0.0", "layers.2.add", "layers.2.branch.2", "layers.9"} <= set(places)
+    assert {"layers.0.0", "layers.3.add", "layers.3.branch.1.2", "layers.9"} <= set(places)
     assert [each.place for each in layers_of(twin) if each.sees_pixels] == ["layers.0.0"]
     assert len(set(places)) == len(places)
 

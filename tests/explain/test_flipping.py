@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from simec_vision import SimilarityHead, SimilarityModel
-from simec_vision.encoders import CifarCNN, PlainCNN, ResidualNet, ShoeCNN
+from simec_vision.encoders import CifarCNN, PlainCNN, PooledResidualNet, ResidualNet, ShoeCNN
 from simec_vision.explain.flipping import (
     area_under,
     flipping_curve,
@@ -30,7 +30,8 @@ ENCODERS = {
     "PlainCNN with stride": lambda: PlainCNN(8, size=72, widths=(4, 6)),
     "CifarCNN": lambda: CifarCNN(8, size=24),
     "ShoeCNN": lambda: ShoeCNN(8, size=24),
-    "ResidualNet": lambda: ResidualNet(8, widths=(4, 6, 8)),
+    "ResidualNet": lambda: ResidualNet(8, width=4),
+    "PooledResidualNet": lambda: PooledResidualNet(8, widths=(4, 6)),
     "pools": pools,
 }
 

@@ -93,7 +93,7 @@ def test_mistakes_are_named(call, message):
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_explains_a_residual_net_and_chunks_do_not_matter(preset):
-    model = similarity_model(ResidualNet(5, widths=(2, 3, 4), channels=2))
+    model = similarity_model(ResidualNet(5, width=2, channels=2))
     told = [explain(model, pictures(5), "heel", 1, preset, chunk=n, largest_delta=torch.inf) for n in (2, 5)]
     torch.testing.assert_close(told[0].relevance, told[1].relevance, rtol=1e-8, atol=1e-10)
     assert told[0].relevance.isfinite().all()
@@ -102,7 +102,7 @@ def test_every_preset_explains_a_residual_net_and_chunks_do_not_matter(preset):
 
 @pytest.mark.parametrize("preset", CONSERVING)
 def test_presets_that_conserve_conserve_in_spite_of_biases(preset):
-    model = similarity_model(nn.Sequential(ResidualNet(6, widths=(2, 3, 4), channels=2), nn.SiLU(), nn.Linear(6, 5)))
+    model = similarity_model(nn.Sequential(ResidualNet(6, width=2, channels=2), nn.SiLU(), nn.Linear(6, 5)))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert explain(model, pictures(), "heel", 1, preset).delta.abs().max() < 1e-3
