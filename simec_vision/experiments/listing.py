@@ -16,7 +16,7 @@ EXPERIMENTS = {
     "manifold": ("none", "15 seconds with --quick, 4 minutes in full"),
     "link_prediction": (
         "a knowledge graph, such as WN18RR; none with --quick",
-        "10 seconds with --quick, 15 minutes in full, hours more with --original_recipe",
+        "10 seconds with --quick, 17 minutes in full, hours more with --original_recipe",
     ),
     "recommender": (
         "MovieLens 100k, or tables of ratings and features; none with --quick",
@@ -26,7 +26,7 @@ EXPERIMENTS = {
         "none; MNIST and 20 newsgroups, if there",
         "20 seconds with --quick, hours in full, 40 minutes with --original_recipe false",
     ),
-    "class_labels": ("none; MNIST and 20 newsgroups, if there", "20 seconds with --quick, 30 minutes in full"),
+    "class_labels": ("none; MNIST and 20 newsgroups, if there", "20 seconds with --quick, 35 minutes in full"),
     "noisy_data": (
         "none; MNIST, if there",
         "20 seconds with --quick, hours in full, 40 minutes with --original_recipe false",
