@@ -149,8 +149,9 @@ class FineTuning(Training):
         images, labels = batch
         known = labels >= 0
         share, count = share_of_mean(known)
-        options: dict[str, Any] = {"reduction": "sum", "label_smoothing": self.label_smoothing}
-        loss = F.cross_entropy(self(images).float(), labels, ignore_index=-1, **options)
+        loss = F.cross_entropy(
+            self(images).float(), labels, ignore_index=-1, reduction="sum", label_smoothing=self.label_smoothing
+        )
         loss = loss / known.sum().clamp(min=1) * share
         self.log_epoch("train/loss", loss, count, prog_bar=True)  # the count that all processes share
         return loss

@@ -185,18 +185,18 @@ PAIRS = {(4, 1): (1, -1), (4, 16): (-1, 1), (4, 9): (-1, -1)}
 
 def _explained(weights: list[NDArray[Any]]) -> Iterator[Check]:
     """Check that similarities are explained by the features that people see."""
-    for (one, other), (stem, leaf) in PAIRS.items():
-        told = _told(weights, one, other).mean(axis=0)
+    for ((one, other), (stem, leaf)), each in zip(PAIRS.items(), _told(weights), strict=True):
+        told = each.mean(axis=0)
         words = {1: "alike", -1: "unlike"}
         claim = f"plants {one} and {other} are {words[stem]} by stem and {words[leaf]} by leaf"
         measured = ", ".join(f"{name} {value:+.3f}" for name, value in zip(FEATURES, told, strict=True))
         yield Check(claim, "signs", measured, bool(stem * told[0] > 0 and leaf * told[1] > 0))
 
 
-def _told(weights: list[NDArray[Any]], one: int, other: int) -> NDArray[np.float64]:
-    """Give what each feature contributes to the similarity of two plants by number, shape ``(encoder, feature)``."""
+def _told(weights: list[NDArray[Any]]) -> NDArray[np.float64]:
+    """Give what each feature contributes to the similarity of each pair, shape ``(pair, encoder, feature)``."""
     features = plants(noise=True)
-    return np.array([contributions(w, features, one - 1, other - 1) for w in weights])
+    return np.array([[contributions(w, features, one - 1, other - 1) for w in weights] for one, other in PAIRS])
 
 
 def _learned(found: Found) -> list[dict[str, NDArray[Any]]]:
@@ -220,13 +220,12 @@ def figures(found: Found) -> None:
         faint = None if "eigen" in name else np.isin(chosen, HELD_OUT)
         panels.append(Map(name, embedding, chosen // 4, [str(numbers[plant]) for plant in chosen], faint))
     draw_maps(panels, found.folder / "plants.png", columns=3, size=3.6)
-    weights = [arrays["weights"] for arrays in _learned(found)]
-    told = {f"{one} and {other}": _told(weights, one, other) for one, other in PAIRS}
+    told, pairs = _told([arrays["weights"] for arrays in _learned(found)]), [f"{a} and {b}" for a, b in PAIRS]
     mean, spread = (
-        {pair: dict(zip(FEATURES, measure(told[pair], axis=0), strict=True)) for pair in told}
-        for measure in (np.mean, np.std)
+        {pair: dict(zip(FEATURES, values, strict=True)) for pair, values in zip(pairs, measured, strict=True)}
+        for measured in (told.mean(axis=1), told.std(axis=1))
     )
     panel = Panel(
         "What makes two plants similar", "contribution to their similarity, below 0: unlike", mean, spread, {}
     )
-    bar_panels([panel], [*told], FEATURES, found.folder / "contributions.png")
+    bar_panels([panel], pairs, FEATURES, found.folder / "contributions.png")

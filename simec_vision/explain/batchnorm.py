@@ -50,11 +50,15 @@ def _normalised(layers: dict[str, nn.Module], node: fx.Node, norm: Norm) -> fx.N
     """Find what gives the values that are normalised, in front of max-pools that the normalisation may pass."""
     before = node.args[0]
     assert isinstance(before, fx.Node)
-    passes = isinstance(norm, nn.BatchNorm2d) and bool((_scale_and_shift(norm)[0] >= 0).all())
-    while passes and isinstance(layers.get(str(before.target)), nn.MaxPool2d) and len(before.users) == 1:
+    while isinstance(layers.get(str(before.target)), nn.MaxPool2d) and len(before.users) == 1 and _keeps_order(norm):
         before = before.args[0]
         assert isinstance(before, fx.Node)
     return before
+
+
+def _keeps_order(norm: Norm) -> bool:
+    """Tell whether the larger of two numbers of a channel of maps is still the larger, or as large, afterwards."""
+    return isinstance(norm, nn.BatchNorm2d) and bool((_scale_and_shift(norm)[0] >= 0).all())
 
 
 def _same_axis(layer: nn.Module | None, norm: Norm, side: str) -> TypeGuard[nn.Conv2d | nn.Linear]:
