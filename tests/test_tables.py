@@ -15,7 +15,14 @@ from simec_vision.experiments.cells import Cell, arrays_of, made
 from simec_vision.experiments.embedding_cells import eigen as eigen_cell
 from simec_vision.experiments.embedding_cells import left_out, match
 from simec_vision.experiments.figures import Map, draw_maps
-from simec_vision.experiments.newsgroups import frequent_pairs, joined, newsgroups, text_features
+from simec_vision.experiments.newsgroups import (
+    GROUPS,
+    frequent_pairs,
+    joined,
+    newsgroups,
+    read_posts,
+    text_features,
+)
 from simec_vision.experiments.nonmetric_approach import errors_of
 from simec_vision.experiments.overlaps import by_sign, decomposed, overlaps, scaled
 from simec_vision.experiments.paper_kernel import filled
@@ -54,6 +61,17 @@ def test_cells_are_made_once_and_go_on():
     assert [(line["column"], line["seed"]) for line in kept] == [(n, s) for n in "352" for s in (0, 1)]
     assert list(arrays_of(cells(3)[0], Path("made"))["roots"]) == [3, -3]
     assert arrays_of(cells(7)[0], Path("made")) == {}
+
+
+def test_a_cell_without_its_arrays_is_made_again():
+    made(cells(2, 3, 5), Path("made"))
+    for number in (2, 3):
+        (Path("made/arrays") / f"{cells(number)[0].name}.npz").unlink()
+    lines = made(cells(3), Path("made"))
+    assert [line["values"]["square"] for line in lines] == [9, 9.1]
+    assert Path("calls").read_text().split("\n")[6:-1] == ["3 0"]
+    assert list(arrays_of(cells(3)[0], Path("made"))["roots"]) == [3, -3]
+    assert len(Path("made/cells.jsonl").read_text().splitlines()) == 6
 
 
 def test_cells_are_the_same_here_and_in_processes():
@@ -300,12 +318,14 @@ def test_posts_are_counted():
     assert not new.toarray()[1].any()
 
 
-def test_posts_are_read_from_folders_less_headers_and_quotes():
+def test_posts_are_read_from_folders_less_headers_footers_and_quotes():
     for which, count in (("train", 4), ("test", 2)):
-        for group in ("rec.autos", "sci.space"):
+        for group in ("rec.autos", "sci.space", "alt.other"):
             folder = Path("posts", f"20news-bydate-{which}", group)
             folder.mkdir(parents=True)
             (folder / "short").write_text("Subject: hello\n\njust three words\n")
+            # the last block is taken for a signature, before quotes are taken out: nothing of its own is left
+            (folder / "signed").write_text("Subject: no\n\n> an old quotation of somebody\n\nwords of my own here\n")
             for number in range(count):
                 text = f"Subject: secret\n\n> quoted before\nan engine of {group.replace('.', ' ')} number {number}\n"
                 (folder / str(number)).write_text(text)
@@ -315,6 +335,26 @@ def test_posts_are_read_from_folders_less_headers_and_quotes():
     assert sorted(others) == [0, 0, 1, 1]
     # an_engine and of stand in every post, so they weigh nothing; rec autos number, sci space number: 2 of a kind
     assert features.toarray().max() == 1
+
+
+def test_posts_come_in_the_order_of_scikit_learn(monkeypatch):
+    from sklearn.datasets import _twenty_newsgroups as theirs
+    from sklearn.datasets import fetch_20newsgroups, load_files
+
+    for which in ("train", "test"):
+        for group in (*GROUPS, "alt.atheism", "sci.crypt"):
+            folder = Path("posts", f"20news-bydate-{which}", group)
+            folder.mkdir(parents=True)
+            for number in range(5):
+                (folder / str(number)).write_text(f"Subject: no\n\n{which} {group} {number}\n")
+    found = {w: load_files(f"posts/20news-bydate-{w}", encoding="latin1", random_state=0) for w in ("train", "test")}
+    monkeypatch.setattr(theirs, "_download_20newsgroups", lambda **_: found)
+    expected = fetch_20newsgroups(
+        data_home="home", subset="test", categories=GROUPS, remove=("headers", "footers", "quotes"), random_state=42
+    )
+    texts, groups = read_posts(Path("posts"), "test")
+    assert texts == list(expected.data)
+    assert groups.tolist() == expected.target.tolist()
 
 
 def test_what_is_unknown_among_references_is_so_both_ways():

@@ -59,7 +59,7 @@ def made(cells: Sequence[Cell], folder: Path, processes: int = 1) -> list[Line]:
     """Make the cells that are not yet made, and give their lines.
 
     ``cells.jsonl`` has a line for each that is done: what it is, ``values`` and ``seconds``. Arrays are in ``arrays/``,
-    from where :func:`arrays_of` reads them.
+    from where :func:`arrays_of` reads them; a cell whose file of arrays is gone is made again.
 
     Args:
         cells: The cells; each has its own table, row, column and seed.
@@ -78,7 +78,7 @@ def made(cells: Sequence[Cell], folder: Path, processes: int = 1) -> list[Line]:
     path = folder / "cells.jsonl"
     kept = {_key(line): line for line in _read(path)}
     keys = [_key(cell.told()) for cell in cells]
-    todo = [cell for cell, key in zip(cells, keys, strict=True) if key not in kept]
+    todo = [cell for cell, key in zip(cells, keys, strict=True) if not _done(kept.get(key), folder)]
     if todo:
         with closing(_lines(todo, folder, processes)) as lines:
             for done, line in enumerate(lines, len(cells) - len(todo) + 1):
@@ -116,7 +116,8 @@ def _make(cell: Cell, folder: Path) -> Line:
         with replacing(folder / "arrays" / f"{cell.name}.npz") as partial:
             np.savez_compressed(partial, **arrays)  # type: ignore[arg-type]  # NumPy's signature
     values = {name: float(value) for name, value in given.items() if name not in arrays}
-    return {**cell.told(), "values": values, "seconds": seconds}
+    line = {**cell.told(), "values": values, "seconds": seconds}
+    return line | {"arrays": f"{cell.name}.npz"} if arrays else line
 
 
 def _key(line: Line) -> str:
@@ -125,6 +126,11 @@ def _key(line: Line) -> str:
 
 def _read(path: Path) -> list[Line]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def _done(line: Line | None, folder: Path) -> bool:
+    """Tell whether a cell has been made and its arrays, if it gave any, are still there."""
+    return line is not None and ("arrays" not in line or (folder / "arrays" / line["arrays"]).is_file())
 
 
 def _ordered(keys: Sequence[str], kept: Mapping[str, Line]) -> list[Line]:

@@ -1,7 +1,7 @@
 """Seven of the 20 newsgroups as counts of words and of frequent pairs of words, from files that are there already."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from itertools import pairwise
 from math import log
@@ -18,8 +18,6 @@ GROUPS = (
     "comp.graphics", "rec.autos", "rec.sport.baseball", "sci.med", "sci.space", "soc.religion.christian",
     "talk.politics.guns",
 )  # fmt: skip
-CACHE = "20news-bydate_py3.pkz"
-"""scikit-learn's cache file."""
 PAIR_COUNT, PAIR_SHARE = 2, 0.1
 """A pair is a term if it comes more often than the first, and more than this share of its more frequent word."""
 
@@ -36,42 +34,35 @@ def newsgroups(root: str) -> tuple[Any, NDArray[np.int64], Any, NDArray[np.int64
     Raises:
         InputError: if the files are not there.
     """
-    (train, groups), (new, others) = (_long_enough(*_read(Path(root), which)) for which in ("train", "test"))
+    (train, groups), (new, others) = (_long_enough(*read_posts(Path(root), which)) for which in ("train", "test"))
     features, held_out = text_features(train, new)
     return features, groups, held_out, others
 
 
-def _read(root: Path, which: str) -> Split:
-    """Read the posts of a split, from a folder of folders or from scikit-learn's cache."""
-    from sklearn.datasets import fetch_20newsgroups, load_files
+def read_posts(root: Path, which: str) -> Split:
+    """Read the posts of a split in the order in which scikit-learn's ``fetch_20newsgroups(random_state=42)`` has them.
 
-    folder = next((path for path in _folders(root, which) if path.is_dir()), None)
-    if folder is not None:
-        found = load_files(folder, categories=list(GROUPS), encoding="latin1", random_state=42)
-        return [_body(text) for text in found.data], np.asarray(found.target)
-    if not (root / CACHE).is_file():
-        raise InputError(
-            f"Expected the 20 newsgroups in {root}: the folders 20news-bydate-train and 20news-bydate-test (unpack "
-            f"20news-bydate.tar.gz from http://qwone.com/~jason/20Newsgroups), or {CACHE} as made by "
-            f"sklearn.datasets.fetch_20newsgroups(data_home={str(root)!r}); name the folder by --root"
-        )
-    found = fetch_20newsgroups(
-        data_home=root, subset=which, categories=list(GROUPS), remove=("headers", "footers", "quotes"),
-        random_state=42, download_if_missing=False,
-    )  # fmt: skip
-    return list(found.data), np.asarray(found.target)
+    It shuffles all 20 groups with seed 0, and those that are chosen again.
+    """
+    from sklearn.datasets import load_files
 
-
-def _folders(root: Path, which: str) -> Iterable[Path]:
     name = f"20news-bydate-{which}"
-    return root / name, root / "20news-bydate" / name, root / "20news_home" / name
+    folder = next((path for path in (root / name, root / "20news-bydate" / name) if path.is_dir()), None)
+    if folder is None:
+        raise InputError(
+            f"Expected the folders 20news-bydate-train and 20news-bydate-test in {root}: unpack 20news-bydate.tar.gz "
+            "from http://qwone.com/~jason/20Newsgroups there, or name the folder above them by --root"
+        )
+    found = load_files(folder, encoding="latin1", random_state=0)
+    chosen = np.flatnonzero([found.target_names[group] in GROUPS for group in found.target])
+    np.random.RandomState(42).shuffle(chosen)
+    return [_body(found.data[place]) for place in chosen], np.unique(found.target[chosen], return_inverse=True)[1]
 
 
 def _body(text: str) -> str:
     from sklearn.datasets import _twenty_newsgroups as cleaning
 
-    body = cleaning.strip_newsgroup_quoting(cleaning.strip_newsgroup_header(text))
-    return cleaning.strip_newsgroup_footer(body)
+    return cleaning.strip_newsgroup_quoting(cleaning.strip_newsgroup_footer(cleaning.strip_newsgroup_header(text)))
 
 
 def _long_enough(texts: Sequence[str], groups: NDArray[np.int64]) -> Split:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from simec_vision.experiments.cells import Cell
 from simec_vision.experiments.embedding_cells import (
+    BEST,
     ORIGINAL,
     OURS,
     curves,
@@ -23,7 +24,7 @@ from simec_vision.experiments.embedding_cells import (
 )
 from simec_vision.experiments.embedding_cells import OWN as OWN_FROZEN
 from simec_vision.experiments.figures import Curves, draw_curves
-from simec_vision.experiments.noise import Noise, noisy
+from simec_vision.experiments.noise import Noise, noisy, similarities
 from simec_vision.experiments.results import Check
 from simec_vision.experiments.table_report import Found, Table, exactly, reached, run_experiment
 from simec_vision.experiments.tasks import Task
@@ -117,6 +118,8 @@ def _cells(data: str, noise: Noise, level: float, kernel: str, seeds: list[int],
     if kernel == "linear":
         yield Cell(name, KERNEL, f"{level:g}", kernel_pca, what)
         yield Cell(name, SHRUNKEN, f"{level:g}", kernel_pca, {**what, "shrunken": True})
+    elif not level:
+        yield Cell(name, BEST, "0", best, what)
     yield Cell(name, RIDGE, f"{level:g}", ridge, what)
     for seed in seeds:
         for row, options in ((OURS, OWN[kernel]), (ORIGINAL, _theirs(noise, level, kernel))):
@@ -166,6 +169,12 @@ def kernel_pca(
     return _errors(given, mine, new)
 
 
+def best(data: str, noise: Noise, level: float, kernel: str, root: str, seed: int) -> dict[str, float]:
+    """Measure the largest eigenvectors of the clean similarities, which no noise can disturb."""
+    given = similarities(data, kernel, root)
+    return {"mse": match(given.eigenvectors(DIMS[kernel])[0], given.target)["mse"]}
+
+
 def ridge(data: str, noise: Noise, level: float, kernel: str, root: str, seed: int) -> dict[str, float]:
     """Measure a ridge regression of noisy images on eigenvectors of the clean similarities."""
     given = noisy(data, kernel, noise, level, root)
@@ -189,6 +198,7 @@ def claims(found: Found) -> Iterator[Check]:
     for noise in NOISES:
         table = _table(noise, "linear", "mse")
         yield from exactly(found, table, [KERNEL]) if noise.startswith("white") else reached(found, table, [KERNEL])
+        yield from exactly(found, _table(noise, "classes", "mse"), [BEST])
         for kernel in DIMS:
             yield from reached(found, _table(noise, kernel, "mse"), [OURS, ORIGINAL])
             yield from reached(found, _table(noise, kernel, "predicted"), [OURS, ORIGINAL])
@@ -242,7 +252,8 @@ def figures(found: Found) -> None:
 
 
 def _panel(found: Found, table: Table, kernel: str) -> Curves:
-    """Give a table as curves, beside kernel PCA of images without noise."""
-    panel = curves(found, table, (), "y" if kernel == "linear" else "")
-    clean = found.cell(table.name, KERNEL, "0", table.value)
-    return panel if clean is None else with_level(panel, f"{KERNEL}, no noise", clean)
+    """Give a table as curves, beside kernel PCA of images without noise or the eigenvectors of classes."""
+    least = KERNEL if kernel == "linear" else BEST
+    panel = curves(found, table, (KERNEL, SHRUNKEN, RIDGE, OURS, ORIGINAL), "y" if kernel == "linear" else "")
+    level = found.cell(table.name, least, "0", table.value)
+    return panel if level is None or not panel.ours else with_level(panel, f"{least}, no noise", level)

@@ -63,7 +63,8 @@ def documents(root: str) -> list[str]:
     if not (folder / "grimm_all.txt").is_file() or not (folder / "nasa").is_dir():
         raise InputError(
             f"Expected the words' texts in {folder}: grimm_all.txt (Project Gutenberg 2591, tales 4 blank lines apart) "
-            "and nasa/*.txt; name the folder above nonmetric by --root"
+            "and nasa/*.txt, both in data/nonmetric of https://github.com/cod3licious/simec; name the folder above "
+            "nonmetric by --root"
         )
     tales = (folder / "grimm_all.txt").read_text(encoding="utf-8-sig").replace("\r", "")
     news = [path.read_text(encoding="utf-8", errors="replace") for path in sorted((folder / "nasa").glob("*.txt"))]
