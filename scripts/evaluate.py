@@ -1,4 +1,4 @@
-"""Run `python scripts/evaluate.py explanations --help` or `python scripts/evaluate.py trap --help` for the options."""
+"""Run `python scripts/evaluate.py explanations --help` for the options, or so with trap, embedding or line."""
 
 import sys
 

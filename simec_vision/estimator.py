@@ -44,7 +44,8 @@ class SimilarityEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             epoch 4, the orthogonality penalty after 1/3 of the epochs, and the best epoch restored.
         gram_penalty: Strength of the mean squared gap between ``head @ head.T`` and the references' own similarities,
             which makes inner products of embeddings similarities themselves (the original's ``s_ll_reg``). These are
-            ``gram`` of :meth:`fit`, or else the first rows of y, where symmetric. ``fast``: 1 where there are any.
+            ``gram`` of :meth:`fit`, or else the first rows of y, where symmetric. ``fast``: 1 where there are any. In
+            cross-validation the first rows of a fold are mostly others: give ``gram``, or 0 here.
         orthogonality_penalty: Strength of the mean squared off-diagonal of ``head.T @ head`` (``orth_reg``).
         orthogonality_start: Share of the epochs after which it begins.
         l2_hidden: Strength λ of λ Σ w² of the hidden layers' weights (not biases). It goes through the optimiser's

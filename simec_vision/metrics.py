@@ -194,7 +194,7 @@ PROBE_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
 def linear_probe_accuracy(
     train: tuple[Tensor, Tensor],
-    validation: tuple[Tensor, Tensor],
+    validation: tuple[Tensor, Tensor] | None,
     test: tuple[Tensor, Tensor],
     strengths: Sequence[float] = PROBE_STRENGTHS,
 ) -> Mapping[str, float]:
@@ -205,20 +205,22 @@ def linear_probe_accuracy(
 
     Args:
         train: Embeddings ``(item, embedding)`` and classes ``(item,)`` to fit.
-        validation: The same to choose the strength.
+        validation: The same to choose the strength; None where there is but one.
         test: The same to report on.
         strengths: Inverse L2 strengths to choose from.
 
     Returns:
-        ``accuracy`` on the test items, ``validation`` accuracy and the chosen ``strength``.
+        ``accuracy`` on the test items, ``validation`` accuracy (without it, none) and the chosen ``strength``.
     """
     centre = train[0].float().mean(dim=0)
     scale = (train[0].float() - centre).std().clamp(min=1e-12)
-    scaled = [(((part.float() - centre) / scale).numpy(), labels.numpy()) for part, labels in (train, validation, test)]
-    fitted = [(_fit_probe(scaled[0], strength), strength) for strength in strengths]
-    best, strength = max(fitted, key=lambda pair: pair[0].score(*scaled[1]))
-    accuracy, chosen_by = (float(best.score(*part)) for part in (scaled[2], scaled[1]))
-    return {"accuracy": accuracy, "validation": chosen_by, "strength": strength}
+    parts = {"train": train, "accuracy": test, **({} if validation is None else {"validation": validation})}
+    scaled = {
+        name: (((part.float() - centre) / scale).numpy(), labels.numpy()) for name, (part, labels) in parts.items()
+    }
+    probes = [(_fit_probe(scaled["train"], strength), strength) for strength in strengths]
+    best, strength = probes[0] if validation is None else max(probes, key=lambda p: p[0].score(*scaled["validation"]))
+    return {**{name: float(best.score(*scaled[name])) for name in [*parts][1:]}, "strength": strength}
 
 
 def _fit_probe(train: tuple[NDArray[np.float32], NDArray[np.int64]], strength: float) -> Any:

@@ -304,6 +304,31 @@ def test_finetuning_reports_what_is_promised(capsys, pretrained):
     assert_matches(r"\(3, 32, 32\).*\(3, 40, 40\)", fails(capsys, "finetune", "--model", str(pretrained), *other))
 
 
+def test_the_last_epoch_needs_no_label_of_validation_images(capsys, table):
+    rows = Path("images/table.csv").read_text().splitlines()
+    splits = ["train"] * 6 + ["validation"] * 3 + ["test"] * 3
+    marked = [
+        f"{row[:-1] if split == 'validation' else row},{split}" for row, split in zip(rows[1:], splits, strict=True)
+    ]
+    Path("images/table.csv").write_text("\n".join([f"{rows[0]},split", *marked]) + "\n")
+    options = [*table, "--encoder", "PlainCNN", "--encoder.size", "16", "--labels", "null"]
+    assert_matches(r"--label.*'label'.*Known: .*kind", fails(capsys, "finetune", *options))
+    assert_matches("labels of items held out for validation", fails(capsys, "finetune", *options, "--label", "kind"))
+    last = [*options, *QUICK, "--label", "kind", "--choose", "last"]
+    assert main("finetune", [*last, "--out", "last"]) == 0
+    summary = json.loads(Path("last/summary.json").read_text())
+    assert {"probe/accuracy", "test/accuracy"} <= set(summary)
+    assert not {"probe/validation", "validation/accuracy"} & set(summary)
+    assert {path.name for path in Path("last/checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+
+
+def test_the_newest_pretraining_is_found_and_named(capsys, pretrained):
+    shutil.copytree(pretrained, "runs/mine")
+    assert main("evaluate", ["embedding", "--per_class", "[2]", "--matched", "5"]) == 0
+    assert "Using runs/mine\n" in capsys.readouterr().out
+    assert "model: runs/mine\n" in Path("runs/embedding/config.yaml").read_text()
+
+
 @pytest.mark.parametrize(
     ("options", "labels", "validation", "epochs", "every"),
     [
@@ -474,6 +499,8 @@ def test_help_has_a_line_for_every_option(capsys):
         assert capsys.readouterr().out == text
         assert "--out" in text
         assert "Run folder" in text or "Folder" in text
+    assert main("evaluate", ["--help"]) == 0
+    assert "trap, embedding, line" in capsys.readouterr().out
 
 
 def test_heatmaps_in_files_are_those_of_single_explanations(pretrained):

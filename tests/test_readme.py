@@ -37,7 +37,7 @@ def test_commands_are_understood(command, monkeypatch):
     assert (ROOT / script).is_file()
     name, options = with_task(Path(script).stem, options)
     parser = make_parser(command_function(name), DEFAULTS[name])
-    if options != ["--help"]:
+    if not any(option.endswith("help") for option in options):
         parser.parse_args(with_shoes(options, parser))
 
 

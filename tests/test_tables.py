@@ -28,6 +28,7 @@ from simec_vision.experiments.overlaps import by_sign, decomposed, overlaps, sca
 from simec_vision.experiments.paper_kernel import filled
 from simec_vision.experiments.paper_signs import decomposed_signs
 from simec_vision.experiments.results import Printed, original
+from simec_vision.experiments.study import open_study
 from simec_vision.experiments.table_report import Found, Table, exactly, reached
 from simec_vision.items import InputError
 from simec_vision.kernels import eigen_factors
@@ -90,6 +91,18 @@ def test_a_cell_that_fails_leaves_the_others():
     assert len(Path("made/cells.jsonl").read_text().splitlines()) == 2
     with pytest.raises(InputError, match="at least one process"):
         made(cells(2), Path("made"), processes=0)
+
+
+def test_another_study_gets_a_folder_of_its_own():
+    assert open_study(None, "one", "quick: true\nseeds: [0]\n") == Path("runs/one")
+    assert open_study(None, "one", "quick: false\n") == Path("runs/one-2")
+    assert open_study(None, "one", "quick: true\nseeds: [0, 1]\n") == Path("runs/one")
+    assert open_study(None, "one", "quick: false\n") == Path("runs/one-2")
+    with pytest.raises(InputError, match=r"quick True, got False\. Name another --out"):
+        open_study("runs/one", "one", "quick: false\n")
+    Path("runs/one-3").mkdir()
+    Path("runs/one-3/note").write_text("mine")
+    assert open_study(None, "one", "quick: null\n") == Path("runs/one-4")
 
 
 def test_numbers_are_compared_with_the_originals():
@@ -320,9 +333,10 @@ def test_posts_are_counted():
 
 def test_posts_are_read_from_folders_less_headers_footers_and_quotes():
     for which, count in (("train", 4), ("test", 2)):
+        for group in (*GROUPS, "alt.other"):
+            Path("posts", f"20news-bydate-{which}", group).mkdir(parents=True)
         for group in ("rec.autos", "sci.space", "alt.other"):
             folder = Path("posts", f"20news-bydate-{which}", group)
-            folder.mkdir(parents=True)
             (folder / "short").write_text("Subject: hello\n\njust three words\n")
             # the last block is taken for a signature, before quotes are taken out: nothing of its own is left
             (folder / "signed").write_text("Subject: no\n\n> an old quotation of somebody\n\nwords of my own here\n")
@@ -331,10 +345,13 @@ def test_posts_are_read_from_folders_less_headers_footers_and_quotes():
                 (folder / str(number)).write_text(text)
     features, groups, new, others = newsgroups("posts")
     assert (features.shape[0], new.shape) == (8, (4, features.shape[1]))
-    assert sorted(groups) == [0] * 4 + [1] * 4
-    assert sorted(others) == [0, 0, 1, 1]
+    assert sorted(groups) == [1] * 4 + [4] * 4
+    assert sorted(others) == [1, 1, 4, 4]
     # an_engine and of stand in every post, so they weigh nothing; rec autos number, sci space number: 2 of a kind
     assert features.toarray().max() == 1
+    Path("posts/20news-bydate-test/sci.med").rmdir()
+    with pytest.raises(InputError, match=r"20news-bydate-test has no sci\.med"):
+        read_posts(Path("posts"), "test")
 
 
 def test_posts_come_in_the_order_of_scikit_learn(monkeypatch):

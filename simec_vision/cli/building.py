@@ -107,6 +107,8 @@ def check_held_out(data: ImageDataModule, *splits: str) -> None:
         InputError: naming the split that is empty.
     """
     for name in splits:
+        if len(data.split(name)) and not len(data.subset(name)):
+            raise InputError(f"Expected labels of items held out for {name}, got none, though there are such items")
         if not len(data.subset(name)):
             raise InputError(
                 f"Expected items held out for {name}, got none: set data.validation above 0, "

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from simec_vision.cli.building import check_held_out, check_images, targets_of
-from simec_vision.cli.runs import open_run, write_text
+from simec_vision.cli.runs import open_run, with_option, write_text
 from simec_vision.cli.saved import command_of, data_of, load_pretrained, pretrained_run, run_options
 from simec_vision.datamodules.image_data import ImageDataModule
 from simec_vision.files import write_json
@@ -83,7 +83,7 @@ def evaluate_embedding(
     summary["kernel_pca"] = _kernel_pca(data, parts["test"][0], data.subset("test"), matched)
     if command_of(source) == "pretrain":
         summary["similarity"] = _similarities(SimilarityModel.load(source / "model"), options, data)
-    write_text(folder / "config.yaml", config)
+    write_text(folder / "config.yaml", with_option(config, "model", str(source)))
     write_json(folder / "summary.json", summary)
     print("\n".join([*_told(summary), f"Saved {folder}"]))
 

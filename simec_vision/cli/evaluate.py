@@ -13,7 +13,7 @@ from torch import Tensor
 
 from simec_vision.cli.building import check_images
 from simec_vision.cli.evaluation_report import Results, write_report
-from simec_vision.cli.runs import open_run, write_text
+from simec_vision.cli.runs import open_run, with_option, write_text
 from simec_vision.cli.saved import pretrained_run, run_options
 from simec_vision.datamodules.image_data import ImageDataModule
 from simec_vision.explain.evaluation import (
@@ -127,7 +127,8 @@ def evaluate_explanations(
     shown = _pictures(table, first, results)
     for case in cases:
         _measure(table, case, settings, results)
-    write_text(folder / "config.yaml", config)
+    named = [str(run) for run in runs]
+    write_text(folder / "config.yaml", with_option(config, "model", named if isinstance(model, list) else named[0]))
     print(write_report(folder, results, shown))
 
 

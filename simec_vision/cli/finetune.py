@@ -27,7 +27,7 @@ from simec_vision.datamodules.image_data import Batches, ImageDataModule
 from simec_vision.encoders import Encoder
 from simec_vision.files import write_json
 from simec_vision.finetuning import Classifier, FineTuning, check_smoothing, embed_all, unit_scale
-from simec_vision.items import InputError
+from simec_vision.items import InputError, nearest
 from simec_vision.metrics import PROBE_STRENGTHS, linear_probe_accuracy, nearest_neighbour_accuracy
 from simec_vision.optimisation import Optimisation
 
@@ -103,6 +103,7 @@ def finetune(
     pretrained = load_pretrained(source) if source else _untrained(fitting_encoder(encoder, data), data)
     check_images(pretrained, data)
     data.use_only(keep or {})
+    _check_label(data, label or data.label)
     if isinstance(labels, list) or isinstance(seed, list):
         choices = {"labels": _listed(labels), "seed": _listed(seed)}
         check_choices(choices, processes)
@@ -112,7 +113,7 @@ def finetune(
         return
     data.batches = batches
     classes = data.use_labels(label or data.label, labels, seed, per_class)
-    check_held_out(data, "validation", "test")
+    check_held_out(data, *(["validation"] if choose == "validation" else []), "test")
     _check_classes(data, label or data.label)
     pretrained = pretrained.forgotten() if from_scratch else pretrained
     summary = {
@@ -191,6 +192,13 @@ def accuracies(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
+def _check_label(data: ImageDataModule, label: str) -> None:
+    known = list(data.items.columns)
+    if label not in known:
+        more = nearest(label, known) if known else "nothing is known of these images, so give --data.table, too"
+        raise InputError(f"Expected --label to name the attribute that is the class, got {label!r}: {more}")
+
+
 def _check_classes(data: ImageDataModule, label: str) -> None:
     chosen = data.labels[data.subset("train")]
     if len(chosen.unique()) < 2:
@@ -211,7 +219,10 @@ def _train(
 ) -> dict[str, Any]:  # fmt: skip
     table = MetricsTable(run / "metrics.csv")
     options = with_epochs(options, len(data.subset("train")), data.batches.size, len(data.subset("validation")))
-    trainer = make_trainer(options, run, "validation/accuracy", "max", tensorboard, [table])
+    validated = len(data.subset("validation")) > 0
+    monitor = ("validation/accuracy", "max") if validated else ("train/loss", "min")
+    options = options if validated else {**options, "limit_val_batches": 0}
+    trainer = make_trainer(options, run, *monitor, tensorboard, [table])
     check_end(trainer, module.optimisation)
     if trainer.is_global_zero:
         write_text(run / "config.yaml", config)
@@ -224,7 +235,7 @@ def _train(
     chosen = accuracies[-1:] if choose == "last" else accuracies
     return {
         **measured,
-        "validation/accuracy": max(chosen, default=float("nan")),
+        **({"validation/accuracy": max(chosen)} if chosen else {}),
         "epochs": trainer.current_epoch,
         "seconds": table.seconds,
     }
@@ -276,16 +287,16 @@ def probe_accuracies(
         encoder: Maps images to embeddings.
         data: The images, with labels.
         neighbours: Neighbours that vote, at most.
-        validated: Whether validation images choose the probe's strength; it is 0.01 otherwise.
+        validated: Whether validation images choose the probe's strength; it is 0.01 otherwise, and none is looked at.
     """
-    loaders = (data.train_dataloader(), data.val_dataloader(), data.test_dataloader())
-    train, validation, test = (
+    loaders = (data.train_dataloader(), data.test_dataloader(), *([data.val_dataloader()] if validated else []))
+    train, test, *others = (
         embed_all(encoder, (data.on_after_batch_transfer(batch, 0) for batch in loader)) for loader in loaders
     )
+    validation = others[0] if validated else None
     result = linear_probe_accuracy(train, validation, test, PROBE_STRENGTHS if validated else (0.01,))
     nearest = nearest_neighbour_accuracy(*train, *test, neighbours=max(1, min(neighbours, len(train[0]) // 10)))
-    probe = {f"probe/{name}": result[name] for name in ("accuracy", "validation", "strength")}
-    return {**probe, "neighbours/accuracy": nearest}
+    return {**{f"probe/{name}": value for name, value in result.items()}, "neighbours/accuracy": nearest}
 
 
 def _report(run: Path, summary: dict[str, Any]) -> str:

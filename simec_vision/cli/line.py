@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from simec_vision.cli.building import check_held_out, check_images, targets_of
-from simec_vision.cli.runs import open_run, write_text
+from simec_vision.cli.runs import open_run, with_option, write_text
 from simec_vision.cli.saved import command_of, data_of, load_pretrained, pretrained_run, run_options
 from simec_vision.datamodules.image_data import ImageDataModule
 from simec_vision.encoders import build_encoder
@@ -77,7 +77,7 @@ def evaluate_line(
     folder = open_run(out, "line")
     alphas = np.linspace(low, high, points).tolist()
     rows = [{"alpha": alpha, **_losses(first, second, alpha, items, loss)} for alpha in alphas]
-    write_text(folder / "config.yaml", config)
+    write_text(folder / "config.yaml", with_option(config, "other", str(run)))
     write_json(folder / "summary.json", {"model": str(start or "random"), "other": str(run), "line": rows})
     _draw(rows, folder / "line.png")
     told = [f"α {row['alpha']:+.2f}: train {row['train']:.4f}, test {row['test']:.4f}" for row in rows]

@@ -87,12 +87,14 @@ def main(command: str, argv: Sequence[str] | None = None) -> int:
     """Run a command with the given (default: the process's) arguments, and give its exit code."""
     from simec_vision.cli.help import ASKED, help_of
 
-    command, argv = with_task(command, list(sys.argv[1:] if argv is None else argv))
+    given = list(sys.argv[1:] if argv is None else argv)
+    others = _other_tasks(command) if given in ASKED else ""
+    command, argv = with_task(command, given)
     if command not in DEFAULTS:
         print(f"error: {_unknown(command)}", file=sys.stderr)
         return 2
     if argv in ASKED:
-        print(help_of(command, lambda: _help(command)), end="")
+        print(help_of(command, lambda: _help(command)), end=others)
         return 0
     from simec_vision.cli.parsing import run_command
 
@@ -111,6 +113,12 @@ def with_task(command: str, argv: list[str]) -> tuple[str, list[str]]:
         return command, argv
     given = bool(argv) and not argv[0].startswith("-")
     return f"{command} {argv[0] if given else TASKS[command][0]}".strip(), argv[given:]
+
+
+def _other_tasks(script: str) -> str:
+    """Say what else a script does than that whose help is asked for without naming a task."""
+    others = TASKS.get(script, ())[1:]
+    return f"\nNamed as the first argument, each with its own --help: {', '.join(others)}\n" if others else ""
 
 
 def _unknown(command: str) -> str:

@@ -53,7 +53,8 @@ def pretrain(
     """Pretrain an encoder so that its embeddings predict how similar images are.
 
     Args:
-        data: Where images come from: DrawnShoes, Zappos50K, CIFAR10, ImageTable or your own class.
+        data: Where images come from: DrawnShoes (taken where none is given), Zappos50K, CIFAR10, ImageTable, Shards or
+            your own class; --data.help NAME lists the options of one, as --encoder.help NAME does.
         config: All options as YAML, for the run folder.
         trainer: Options of Lightning's Trainer.
         encoder: CifarCNN, ShoeCNN, PlainCNN, ResidualNet, PooledResidualNet, TorchvisionEncoder, MLP or your own;

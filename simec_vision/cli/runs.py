@@ -62,12 +62,6 @@ def _next_free(command: str) -> Path:
     return folder
 
 
-def newest_run(command: str) -> Path | None:
-    """Find the run of a command that finished last under ``runs/``."""
-    done = [path.parent for path in Path("runs").glob(f"{command}*/summary.json")]
-    return max(done, key=lambda run: (run / "summary.json").stat().st_mtime, default=None)
-
-
 def write_text(path: Path, text: str) -> None:
     """Write a text file, whole or not at all."""
     with replacing(path) as partial:

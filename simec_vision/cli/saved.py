@@ -8,7 +8,6 @@ from typing import Any
 
 from torch import nn
 
-from simec_vision.cli.runs import newest_run
 from simec_vision.datamodules.image_data import ImageDataModule
 from simec_vision.encoders import build_encoder
 from simec_vision.files import read_description
@@ -69,19 +68,33 @@ def pretrained_run(model: str | None, or_classifier: bool = False) -> Path:
     """
     if model is not None:
         return _checked(Path(model), or_classifier)
-    run = newest_run("pretrain")
+    run = _newest_pretraining()
     if run is None:
         print("No pretraining run under runs/ yet: pretraining one first, with the defaults", flush=True)
         _pretrain_first()
-        run = newest_run("pretrain")
+        run = _newest_pretraining()
     assert run is not None
     print(f"Using {run}")
     return run
 
 
+def _newest_pretraining() -> Path | None:
+    """Find the pretraining on similarities that finished last among the folders in ``runs/``."""
+    done = [path.parent for path in Path("runs").glob("*/summary.json") if _has_heads(path.parent / "model")]
+    return max(done, key=lambda run: (run / "summary.json").stat().st_mtime, default=None)
+
+
+def _has_heads(model: Path) -> bool:
+    try:
+        return bool(read_description(model / "model.json", {"heads"})["heads"])
+    except InputError:
+        return False
+
+
 def _pretrain_first() -> None:
     code = "import sys; from simec_vision.cli.main import main; sys.exit(main('pretrain', ['--heatmaps', 'false']))"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    if subprocess.run([sys.executable, "-c", code], check=False).returncode:  # it has said why
+        raise InputError("Expected a pretraining to start from, but that with the defaults failed; name one by --model")
 
 
 def _checked(run: Path, or_classifier: bool) -> Path:

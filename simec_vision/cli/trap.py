@@ -129,7 +129,8 @@ def _pretrained(folder: Path, name: str, data: DrawnShoes, epochs: int, seed: in
         *("--heatmaps", "false", "--out", folder),
     ]
     code = "import sys; from simec_vision.cli.main import main; sys.exit(main('pretrain', sys.argv[1:]))"
-    subprocess.run([sys.executable, "-c", code, *map(str, options)], check=True)
+    if subprocess.run([sys.executable, "-c", code, *map(str, options)], check=False).returncode:  # it has said why
+        raise InputError("Expected two pretrainings to compare, but one of them failed")
     return folder
 
 

@@ -307,8 +307,8 @@ def nested_subset(
         return candidates
     most = len(candidates) if classes is None else max(np.bincount(classes), default=0)
     if not 0 < count <= most:
-        where = "training items" if classes is None else "training items of the largest class"
-        raise InputError(f"Expected at most as many labels as {where} ({most}), got {count}")
+        where = "labelled training items" if classes is None else "labelled training items of the largest class"
+        raise InputError(f"Expected at most as many labels as {where} ({most}), got {count}; null takes all")
     order = np.random.RandomState(seed).permutation(len(candidates))
     if classes is None:
         return candidates[order[:count]]

@@ -130,7 +130,7 @@ def _read(path: Path) -> list[Line]:
 
 def _done(line: Line | None, folder: Path) -> bool:
     """Tell whether a cell has been made and its arrays, if it gave any, are still there."""
-    return line is not None and ("arrays" not in line or (folder / "arrays" / line["arrays"]).is_file())
+    return line is not None and (not line.get("arrays") or (folder / "arrays" / line["arrays"]).is_file())
 
 
 def _ordered(keys: Sequence[str], kept: Mapping[str, Line]) -> list[Line]:

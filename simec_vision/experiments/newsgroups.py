@@ -43,6 +43,9 @@ def read_posts(root: Path, which: str) -> Split:
     """Read the posts of a split in the order in which scikit-learn's ``fetch_20newsgroups(random_state=42)`` has them.
 
     It shuffles all 20 groups with seed 0, and those that are chosen again.
+
+    Raises:
+        InputError: if the folder, or one of a chosen group in it, is not there.
     """
     from sklearn.datasets import load_files
 
@@ -53,10 +56,14 @@ def read_posts(root: Path, which: str) -> Split:
             f"Expected the folders 20news-bydate-train and 20news-bydate-test in {root}: unpack 20news-bydate.tar.gz "
             "from http://qwone.com/~jason/20Newsgroups there, or name the folder above them by --root"
         )
+    missing = [group for group in GROUPS if not (folder / group).is_dir()]
+    if missing:
+        raise InputError(f"Expected a folder for each newsgroup, but {folder} has no {', '.join(missing)}")
     found = load_files(folder, encoding="latin1", random_state=0)
-    chosen = np.flatnonzero([found.target_names[group] in GROUPS for group in found.target])
+    groups = np.array([GROUPS.index(name) if name in GROUPS else -1 for name in found.target_names])[found.target]
+    chosen = np.flatnonzero(groups >= 0)
     np.random.RandomState(42).shuffle(chosen)
-    return [_body(found.data[place]) for place in chosen], np.unique(found.target[chosen], return_inverse=True)[1]
+    return [_body(found.data[place]) for place in chosen], groups[chosen]
 
 
 def _body(text: str) -> str:

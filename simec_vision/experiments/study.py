@@ -155,24 +155,35 @@ def open_study(out: str | None, name: str, config: str) -> Path:
     """Make the folder of a study, or open that of the same one, and write its ``config.yaml``.
 
     Args:
-        out: The folder that the user named; default: ``runs/<name>``.
+        out: The folder that the user named; default: the first of ``runs/<name>``, ``runs/<name>-2``, … that is new,
+            empty or of the same study.
         name: The experiment.
         config: All options as YAML.
 
     Raises:
         InputError: if the folder holds something else, naming an option that differs if it is another study.
     """
+    folder, number = Path(out or f"runs/{name}"), 1
+    while told := _taken(folder, config):
+        if out:
+            raise InputError(told)
+        number += 1
+        folder = Path(f"runs/{name}-{number}")
+    open_run(str(folder), name, resume=True)
+    write_text(folder / "config.yaml", config)
+    return folder
+
+
+def _taken(folder: Path, config: str) -> str:
+    """Say what else a folder holds, if it is neither new nor empty nor of the same study."""
     import yaml
 
-    folder = Path(out or f"runs/{name}")
     path = folder / "config.yaml"
     if folder.is_dir() and any(folder.iterdir()) and not path.is_file():
-        raise InputError(f"Expected a new or empty folder or a study's for --out, but {folder} holds other files")
+        return f"Expected a new or empty folder or a study's for --out, but {folder} holds other files"
     before, given = (settled(yaml.safe_load(t)) for t in (path.read_text() if path.is_file() else config, config))
     for option in {**before, **given}:
         if option not in GROWS and before.get(option) != given.get(option):
             told = f"{option} {before.get(option)}, got {given.get(option)}"
-            raise InputError(f"Expected the options of {path} to go on with its study: {told}. Name another --out")
-    open_run(str(folder), name, resume=True)
-    write_text(path, config)
-    return folder
+            return f"Expected the options of {path} to go on with its study: {told}. Name another --out"
+    return ""
