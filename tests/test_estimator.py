@@ -264,6 +264,26 @@ def test_wide_inputs_are_made_smaller():
     for stored in (np.asarray, sparse.csr_array):
         assert measure(stored(images), {}).size == 1
         assert measure(stored(np.tile(images, 16)), {}).size == 16
+    rare = sparse.random_array((400, 8000), density=1 / 200, rng=random).astype(bool).astype(float)
+    # a root mean square of 1/16, at which 40 ones reach 640, or about twice that less their means
+    assert measure(rare, {}).size == 32 / 16
+    assert measure(rare.toarray(), {}).size == 64 / 16
+    assert measure(np.eye(500), {}).size == measure(sparse.eye_array(500), {}).size == 1 / 16
+
+
+@pytest.mark.parametrize("stored", ["toarray", "tocsr"])
+def test_rare_features_do_not_run_away(stored):
+    """Posts of two subjects: each has words of its subject and, as most words are, some that hardly any other has."""
+    random = np.random.default_rng(0)
+    subject = random.integers(0, 2, 600)
+    shared = (random.random((600, 40)) < 0.2) * (np.arange(40) % 2 == subject[:, None])
+    rare = sparse.random_array((600, 6000), density=0.005, rng=random).astype(bool).astype(float)
+    x = getattr(sparse.hstack([sparse.csr_array(shared.astype(float)), rare]), stored)()
+    same = np.equal.outer(subject, subject) - 0.5
+    made = SimilarityEncoder(2, l2_embedding=1e-4).fit(x[:400], same[:400, :400])
+    known, new = made.transform(x[:400]), made.transform(x[400:])
+    assert ((known @ known.T - same[:400, :400]) ** 2).mean() < 0.02
+    assert ((new @ new.T - same[400:, 400:]) ** 2).mean() < 0.25  # that of embeddings of 0
 
 
 @pytest.mark.parametrize("hidden", [(), (10,)])

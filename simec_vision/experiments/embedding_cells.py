@@ -95,9 +95,8 @@ def distances(embedding: NDArray[Any], other: NDArray[Any]) -> float:
 
     from simec_vision.metrics import embedding_match
 
-    return embedding_match(*(torch.from_numpy(np.ascontiguousarray(part[:COMPARED])) for part in (embedding, other)))[
-        "r2"
-    ]
+    both = (torch.from_numpy(np.ascontiguousarray(part[:COMPARED])) for part in (embedding, other))
+    return embedding_match(*both)["r2"]
 
 
 def compared(given: Task, embedding: NDArray[Any], held_out: NDArray[Any] | None, best: bool = True) -> dict[str, Any]:
