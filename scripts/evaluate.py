@@ -1,4 +1,4 @@
-"""Run `python scripts/evaluate.py explanations --help` for the options, or so with trap, embedding or line."""
+"""Run `python scripts/evaluate.py explanations --help` for the options, or with trap, embedding or line."""
 
 import sys
 

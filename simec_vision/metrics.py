@@ -190,6 +190,8 @@ def retrieval(
 
 PROBE_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Inverse L2 strengths that a linear probe chooses from on validation images."""
+UNCHOSEN = (0.01,)
+"""That of a probe that cannot choose."""
 
 
 def linear_probe_accuracy(
@@ -211,7 +213,12 @@ def linear_probe_accuracy(
 
     Returns:
         ``accuracy`` on the test items, ``validation`` accuracy (without it, none) and the chosen ``strength``.
+
+    Raises:
+        ValueError: if there are strengths to choose from and nothing to choose by.
     """
+    if validation is None and len(strengths) != 1:
+        raise ValueError(f"Expected one strength without validation items, got {len(strengths)}")
     centre = train[0].float().mean(dim=0)
     scale = (train[0].float() - centre).std().clamp(min=1e-12)
     parts = {"train": train, "accuracy": test, **({} if validation is None else {"validation": validation})}

@@ -313,13 +313,19 @@ def test_the_last_epoch_needs_no_label_of_validation_images(capsys, table):
     Path("images/table.csv").write_text("\n".join([f"{rows[0]},split", *marked]) + "\n")
     options = [*table, "--encoder", "PlainCNN", "--encoder.size", "16", "--labels", "null"]
     assert_matches(r"--label.*'label'.*Known: .*kind", fails(capsys, "finetune", *options))
-    assert_matches("labels of items held out for validation", fails(capsys, "finetune", *options, "--label", "kind"))
+    assert_matches(
+        "labels of items held out for validation.*none of 3.*--choose last",
+        fails(capsys, "finetune", *options, "--label", "kind"),
+    )
     last = [*options, *QUICK, "--label", "kind", "--choose", "last"]
     assert main("finetune", [*last, "--out", "last"]) == 0
     summary = json.loads(Path("last/summary.json").read_text())
     assert {"probe/accuracy", "test/accuracy"} <= set(summary)
     assert not {"probe/validation", "validation/accuracy"} & set(summary)
     assert {path.name for path in Path("last/checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert main("evaluate", ["embedding", "--model", "last", "--per_class", "[1]", "--matched", "3"]) == 0
+    probe = json.loads(Path("runs/embedding/summary.json").read_text())["probe"]
+    assert (probe["strength"], "validation" in probe) == (0.01, False)
 
 
 def test_the_newest_pretraining_is_found_and_named(capsys, pretrained):

@@ -65,6 +65,9 @@ def test_classifiers_separate_clusters_and_not_noise():
     train, test = clusters(60, 0, 0.1), clusters(90, 1, 0.1)
     assert nearest_neighbour_accuracy(*train, *test, neighbours=5) == 1.0
     assert linear_probe_accuracy(train, train, test)["accuracy"] == 1.0
+    assert linear_probe_accuracy(train, None, test, (1.0,)) == {"accuracy": 1.0, "strength": 1.0}
+    with pytest.raises(ValueError, match="one strength without validation items, got 5"):
+        linear_probe_accuracy(train, None, test)
     noise = (torch.randn(60, 3, generator=torch.Generator().manual_seed(2)), train[1])
     assert nearest_neighbour_accuracy(*noise, *test, neighbours=5) < 0.7
     few = (train[0][:3], train[1][:3])

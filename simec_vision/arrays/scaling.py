@@ -69,13 +69,14 @@ For the same change whatever the width, learning rates fall as 1 / width (Yang e
 inputs do that, start embeddings nearer to 0 and make the L2 penalty count for more. Images of 28 × 28 stay just below.
 """
 RARE, SELDOM = 32, 10
-"""Where one in k entries is not 0 and an item's features come near :data:`REACH`, that is k times smaller.
+"""Where one in k ≥ 10 entries is not 0 and an item reaches more than half of REACH, it may reach REACH / min(k, 32).
 
-k counts from 10 on and up to 32: after a first gradient that no other follows, Adam goes on to move a weight by
-1 / √(1 − β₂) ≈ 32 learning rates in all, which is what happens to features that few items have. Without this, 3959
-posts of 43,601 terms (20 newsgroups) had embeddings of classes whose inner products erred by 622 in place of .08, and
-those of a linear kernel in 10 dimensions by .138 on new posts in place of .038. Of reaches of 5, 11, 22, 45 and 90, a
-fifth of the training posts prefers 11 or 22.
+Dense inputs are looked at as they come: such as were centred before have no zeros and are not recognised. After a first
+gradient that no other follows, Adam goes on to move a weight by 1 / √(1 − β₂) ≈ 32 learning rates in all, which is what
+happens to features that few items have. Without this, 3959 posts of 43,601 terms (20 newsgroups) had embeddings of
+classes whose inner products erred by 622 in place of .08, and those of a linear kernel in 10 dimensions by .138 on new
+posts in place of .038. Of reaches of 5, 11, 22, 45 and 90, a fifth of the training posts prefers 11 or 22, which is
+REACH / 32.
 """
 
 

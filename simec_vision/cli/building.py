@@ -104,11 +104,14 @@ def check_held_out(data: ImageDataModule, *splits: str) -> None:
     """Make sure that there are items to validate and test on.
 
     Raises:
-        InputError: naming the split that is empty.
+        InputError: naming the split that is empty, or in which no item has a label.
     """
     for name in splits:
         if len(data.split(name)) and not len(data.subset(name)):
-            raise InputError(f"Expected labels of items held out for {name}, got none, though there are such items")
+            last = ", or train to the end without them, by --choose last" if name == "validation" else ""
+            raise InputError(
+                f"Expected labels of items held out for {name}, got none of {len(data.split(name))}: label some{last}"
+            )
         if not len(data.subset(name)):
             raise InputError(
                 f"Expected items held out for {name}, got none: set data.validation above 0, "

@@ -17,6 +17,8 @@ from simec_vision.files import write_json
 from simec_vision.finetuning import Mirrored, embed_all
 from simec_vision.items import InputError
 from simec_vision.metrics import (
+    PROBE_STRENGTHS,
+    UNCHOSEN,
     SimilarityMatch,
     embedding_match,
     linear_probe_accuracy,
@@ -70,10 +72,11 @@ def evaluate_embedding(
     data.use_only(options.keep or {})
     label = label or data.label
     data.use_labels(label)
-    check_held_out(data, "validation", "test")
+    check_held_out(data, "test")
     folder = open_run(out, "embedding")
     encoder = Mirrored(pretrained.encoder) if mirrored else pretrained.encoder
-    parts = {name: embedded(encoder, data, data.subset(name)) for name in ("train", "validation", "test")}
+    splits = [name for name in ("train", "validation", "test") if len(data.subset(name))]
+    parts = {name: embedded(encoder, data, data.subset(name)) for name in splits}
     random = np.random.default_rng(seed)
     summary: dict[str, Any] = {"model": str(source), "label": label, "pretraining": pretrained.name}
     summary |= {"mirrored": True} if mirrored else {}
@@ -138,10 +141,12 @@ def some_of_each(labels: NDArray[np.int64], count: int, random: np.random.Genera
 
 
 def _probe(parts: Parts, most: int | None, random: np.random.Generator) -> dict[str, float]:
-    """Fit a linear probe on some training images."""
+    """Fit a linear probe on some training images; validation images, where there are any, choose its strength."""
     embeddings, labels = parts["train"]
     some = torch.from_numpy(random.permutation(len(labels))[:most])
-    fitted = linear_probe_accuracy((embeddings[some], labels[some]), parts["validation"], parts["test"])
+    validation = parts.get("validation")
+    strengths = PROBE_STRENGTHS if validation else UNCHOSEN
+    fitted = linear_probe_accuracy((embeddings[some], labels[some]), validation, parts["test"], strengths)
     return {**fitted, "labels": len(some)}
 
 

@@ -28,7 +28,7 @@ from simec_vision.encoders import Encoder
 from simec_vision.files import write_json
 from simec_vision.finetuning import Classifier, FineTuning, check_smoothing, embed_all, unit_scale
 from simec_vision.items import InputError, nearest
-from simec_vision.metrics import PROBE_STRENGTHS, linear_probe_accuracy, nearest_neighbour_accuracy
+from simec_vision.metrics import PROBE_STRENGTHS, UNCHOSEN, linear_probe_accuracy, nearest_neighbour_accuracy
 from simec_vision.optimisation import Optimisation
 
 
@@ -294,7 +294,7 @@ def probe_accuracies(
         embed_all(encoder, (data.on_after_batch_transfer(batch, 0) for batch in loader)) for loader in loaders
     )
     validation = others[0] if validated else None
-    result = linear_probe_accuracy(train, validation, test, PROBE_STRENGTHS if validated else (0.01,))
+    result = linear_probe_accuracy(train, validation, test, PROBE_STRENGTHS if validated else UNCHOSEN)
     nearest = nearest_neighbour_accuracy(*train, *test, neighbours=max(1, min(neighbours, len(train[0]) // 10)))
     return {**{f"probe/{name}": value for name, value in result.items()}, "neighbours/accuracy": nearest}
 

@@ -94,7 +94,7 @@ def _has_heads(model: Path) -> bool:
 def _pretrain_first() -> None:
     code = "import sys; from simec_vision.cli.main import main; sys.exit(main('pretrain', ['--heatmaps', 'false']))"
     if subprocess.run([sys.executable, "-c", code], check=False).returncode:  # it has said why
-        raise InputError("Expected a pretraining to start from, but that with the defaults failed; name one by --model")
+        raise InputError("Expected a pretraining to start from, but that with the defaults failed; name one")
 
 
 def _checked(run: Path, or_classifier: bool) -> Path:

@@ -99,7 +99,8 @@ def basics(
         seeds: Seeds of training.
         processes: Cells at once; each has its share of the processor's threads.
         quick: One seed, fewer points, and not the original's recipes; by default on data that are there already.
-        out: Folder, new, empty or of the same experiment; default: runs/basics.
+        out: Folder, new, empty or of the same experiment; default: the first such of runs/basics,
+            runs/basics-2, …
     """
     chosen: list[Part] = parts or ["digits" if quick else "mnist", "s_curve"]
     if "mnist" in chosen:

@@ -58,8 +58,9 @@ class Cell:
 def made(cells: Sequence[Cell], folder: Path, processes: int = 1) -> list[Line]:
     """Make the cells that are not yet made, and give their lines.
 
-    ``cells.jsonl`` has a line for each that is done: what it is, ``values`` and ``seconds``. Arrays are in ``arrays/``,
-    from where :func:`arrays_of` reads them; a cell whose file of arrays is gone is made again.
+    ``cells.jsonl`` has a line for each that is done: what it is, ``values``, ``seconds`` and, where it gave any, its
+    file of ``arrays`` in ``arrays/``, from where :func:`arrays_of` reads them. A cell whose file is gone is made again,
+    unless its line is of a version that did not name it.
 
     Args:
         cells: The cells; each has its own table, row, column and seed.

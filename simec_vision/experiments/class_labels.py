@@ -71,7 +71,8 @@ def class_labels(
         processes: Cells at once; each has its share of the processor's threads.
         original_recipe: Train as the original did as well, which takes most of the time.
         quick: Digits only, few cells, one seed, and not the original's recipe.
-        out: Folder, new, empty or of the same experiment; default: runs/class_labels.
+        out: Folder, new, empty or of the same experiment; default: the first such of runs/class_labels,
+            runs/class_labels-2, …
     """
     chosen: list[str] = [*parts] or ["digits", *(["mnist"] if (Path(root) / "MNIST" / "raw").is_dir() else [])]
     cells = [*planned(chosen, seeds[:1] if quick else seeds, root)]

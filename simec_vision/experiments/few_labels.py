@@ -105,7 +105,7 @@ def few_labels(
         quick: A version that takes a minute, with fewer labels, seeds and epochs, and on fewer and smaller drawn shoes,
             unless others are given.
         out: Folder of the study, new, empty or of the same study, which may grow by labels, seeds and variants;
-            default: runs/few_labels.
+            default: the first such of runs/few_labels, runs/few_labels-2, …
     """
     import yaml
 

@@ -59,7 +59,8 @@ def flowerpots(
         seeds: Seeds of training.
         processes: Cells at once; each has its share of the processor's threads.
         quick: Two seeds.
-        out: Folder, new, empty or of the same experiment; default: runs/flowerpots.
+        out: Folder, new, empty or of the same experiment; default: the first such of runs/flowerpots,
+            runs/flowerpots-2, …
     """
     cells = [*planned(seeds[:2] if quick else seeds)]
     run_experiment("flowerpots", cells, (EIGENVALUES, SPECTRUM, PLANTS), claims, figures, config, processes, out)

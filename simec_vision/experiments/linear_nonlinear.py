@@ -98,7 +98,8 @@ def linear_nonlinear(
         processes: Cells at once; each has its share of the processor's threads.
         original_recipe: Train as the original did as well, which takes most of the time.
         quick: Circles and digits, few cells, one seed.
-        out: Folder, new, empty or of the same experiment; default: runs/linear_nonlinear.
+        out: Folder, new, empty or of the same experiment; default: the first such of runs/linear_nonlinear,
+            runs/linear_nonlinear-2, …
     """
     chosen: list[str] = [*parts] or [
         "circles",

@@ -88,7 +88,8 @@ def link_prediction(
         seeds: Seeds of training.
         processes: Cells at once; each has its share of the processor's threads.
         quick: A small drawn graph in place of a real one.
-        out: Folder, new, empty or of the same experiment; default: runs/link_prediction.
+        out: Folder, new, empty or of the same experiment; default: the first such of runs/link_prediction,
+            runs/link_prediction-2, …
     """
     name = DRAWN if quick else graph
     if not quick:

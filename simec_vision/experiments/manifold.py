@@ -73,7 +73,8 @@ def manifold(
         seeds: Seeds of training.
         processes: Cells at once; each has its share of the processor's threads.
         quick: Fewer points, one seed, no slow methods beside, and not the original's recipe.
-        out: Folder, new, empty or of the same experiment; default: runs/manifold.
+        out: Folder, new, empty or of the same experiment; default: the first such of runs/manifold,
+            runs/manifold-2, …
     """
     cells = [*planned(QUICK_COUNTS if quick else COUNTS, seeds[:1] if quick else seeds, not quick)]
     if quick:

@@ -72,7 +72,8 @@ def matrix_factorization(
         processes: Cells at once; each has its share of the processor's threads.
         quick: One length of embeddings in each table, half of the entries unknown, one seed, half the epochs, and not
             the original's recipe.
-        out: Folder, new, empty or of the same experiment; default: runs/matrix_factorization.
+        out: Folder, new, empty or of the same experiment; default: the first such of runs/matrix_factorization,
+            runs/matrix_factorization-2, …
     """
     cells = [*planned(seeds[:1] if quick else seeds)]
     if quick:

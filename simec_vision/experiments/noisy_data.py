@@ -92,7 +92,8 @@ def noisy_data(
         processes: Cells at once; each has its share of the processor's threads.
         original_recipe: Train as the original did as well, which takes most of the time.
         quick: Digits, few cells, one seed, and not the original's recipe.
-        out: Folder, new, empty or of the same experiment; default: runs/noisy_data.
+        out: Folder, new, empty or of the same experiment; default: the first such of runs/noisy_data,
+            runs/noisy_data-2, …
     """
     chosen = data or ("mnist" if (Path(root) / "MNIST" / "raw").is_dir() and not quick else "digits")
     cells = [*planned(chosen, [*(parts or NOISES)], seeds[:1] if quick else seeds, root)]

@@ -85,7 +85,8 @@ def nonmetric(
         root: The folder that holds MNIST/raw and nonmetric/ (the words' texts).
         processes: Cells at once; each has its share of the processor's threads.
         quick: One seed, and scikit-learn's digits in place of MNIST, in few dimensions; it needs no data.
-        out: Folder, new, empty or of the same experiment; default: runs/nonmetric.
+        out: Folder, new, empty or of the same experiment; default: the first such of runs/nonmetric,
+            runs/nonmetric-2, …
     """
     known = {"points": points_cells, "digits": digits_cells, "words": words_cells}
     parts = parts or (["points", "digits"] if quick else [*known])

@@ -39,7 +39,8 @@ def paper(
         processes: Cells at once; each has its share of the processor's threads.
         original_recipe: Train as the original did as well, which takes most of the time.
         quick: Few cells of scikit-learn's digits, one seed, and not the original's recipe; it needs no data.
-        out: Folder, new, empty or of the same experiment; default: runs/paper.
+        out: Folder, new, empty or of the same experiment; default: the first such of runs/paper,
+            runs/paper-2, …
     """
     chosen: list[str] = [*parts] or [*PARTS]
     if not quick:

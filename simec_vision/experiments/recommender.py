@@ -100,7 +100,8 @@ def recommender(
         seeds: Which folds, or draws of what is held out, and seeds of training.
         processes: Cells at once; each has its share of the processor's threads.
         quick: Drawn ratings in place of real ones, one seed.
-        out: Folder, new, empty or of the same experiment; default: runs/recommender.
+        out: Folder, new, empty or of the same experiment; default: the first such of runs/recommender,
+            runs/recommender-2, …
     """
     name = DRAWN if quick else dataset
     ratings = read_ratings(root, name)

@@ -179,6 +179,8 @@ def _taken(folder: Path, config: str) -> str:
     import yaml
 
     path = folder / "config.yaml"
+    if folder.exists() and not folder.is_dir():
+        return f"Expected --out to name a folder, but {folder} is a file"
     if folder.is_dir() and any(folder.iterdir()) and not path.is_file():
         return f"Expected a new or empty folder or a study's for --out, but {folder} holds other files"
     before, given = (settled(yaml.safe_load(t)) for t in (path.read_text() if path.is_file() else config, config))

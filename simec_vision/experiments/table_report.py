@@ -99,7 +99,8 @@ def run_experiment(
         figures: Draws into the folder.
         config: All options as YAML.
         processes: Cells at once.
-        out: Folder, new, empty or of the same experiment; default: ``runs/NAME``.
+        out: Folder, new, empty or of the same experiment; default: the first such of ``runs/NAME``,
+            ``runs/NAME-2``, …
         comparable: Whether the data are the original's, so that its numbers stand beside ours.
     """
     folder = open_study(out, name, config)

@@ -77,7 +77,7 @@ def transfer_tasks(
         quick: A version that takes a minute, with one width, fewer labels, seeds and epochs, and on smaller drawn
             shoes, unless others are given.
         out: Folder of the study, new, empty or of the same study, which may grow by labels, seeds and widths; default:
-            runs/transfer_tasks.
+            the first such of runs/transfer_tasks, runs/transfer_tasks-2, …
     """
     import yaml
 
