@@ -52,7 +52,8 @@ def evaluate_embedding(
         model: Run folder of a pretraining, an auto-encoder or a fine-tuning; default: the newest pretraining under
             runs/, pretrained first if there is none.
         data: Other images than those of the run.
-        label: The attribute that is the class; default: what the data suggest, Category for shoes.
+        label: The attribute that is the class; default: that of a fine-tuning, else what the data suggest, Category for
+            shoes.
         per_class: How many labelled images of each class nearest neighbours are looked for among.
         tries: How often these images are drawn.
         neighbours: Neighbours that vote, at most as many as there are of a class.
@@ -70,7 +71,7 @@ def evaluate_embedding(
     data = data or data_of(options)
     check_images(pretrained, data)
     data.use_only(options.keep or {})
-    label = label or data.label
+    label = label or getattr(options, "label", None) or data.label
     data.use_labels(label)
     check_held_out(data, "test")
     folder = open_run(out, "embedding")
