@@ -221,13 +221,17 @@ def linear_probe_accuracy(
         raise ValueError(f"Expected one strength without validation items, got {len(strengths)}")
     centre = train[0].float().mean(dim=0)
     scale = (train[0].float() - centre).std().clamp(min=1e-12)
-    parts = {"train": train, "accuracy": test, **({} if validation is None else {"validation": validation})}
-    scaled = {
-        name: (((part.float() - centre) / scale).numpy(), labels.numpy()) for name, (part, labels) in parts.items()
-    }
-    probes = [(_fit_probe(scaled["train"], strength), strength) for strength in strengths]
-    best, strength = probes[0] if validation is None else max(probes, key=lambda p: p[0].score(*scaled["validation"]))
-    return {**{name: float(best.score(*scaled[name])) for name in [*parts][1:]}, "strength": strength}
+
+    def scaled(part: tuple[Tensor, Tensor]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        return ((part[0].float() - centre) / scale).numpy(), part[1].numpy()
+
+    known, asked = scaled(train), {"accuracy": scaled(test)}
+    probes = [(_fit_probe(known, strength), strength) for strength in strengths]
+    best, strength = probes[0]
+    if validation is not None:
+        asked["validation"] = scaled(validation)
+        best, strength = max(probes, key=lambda pair: pair[0].score(*asked["validation"]))
+    return {**{name: float(best.score(*part)) for name, part in asked.items()}, "strength": strength}
 
 
 def _fit_probe(train: tuple[NDArray[np.float32], NDArray[np.int64]], strength: float) -> Any:

@@ -107,16 +107,17 @@ def check_held_out(data: ImageDataModule, *splits: str) -> None:
         InputError: naming the split that is empty, or in which no item has a label.
     """
     for name in splits:
-        if len(data.split(name)) and not len(data.subset(name)):
+        if len(data.subset(name)):
+            continue
+        if len(data.split(name)):
             last = ", or train to the end without them, by --choose last" if name == "validation" else ""
             raise InputError(
                 f"Expected labels of items held out for {name}, got none of {len(data.split(name))}: label some{last}"
             )
-        if not len(data.subset(name)):
-            raise InputError(
-                f"Expected items held out for {name}, got none: set data.validation above 0, "
-                "or put some into the table's or the folder's splits"
-            )
+        raise InputError(
+            f"Expected items held out for {name}, got none: set data.validation above 0, "
+            "or put some into the table's or the folder's splits"
+        )
 
 
 def check_targets(targets: Mapping[str, TargetSimilarity], loss: str) -> None:

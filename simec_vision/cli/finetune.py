@@ -23,11 +23,11 @@ from simec_vision.cli.runs import (
 )
 from simec_vision.cli.saved import Pretrained, data_of, load_pretrained, pretrained_run, run_options
 from simec_vision.cli.sweep import check_choices, plan, run_all, workers
-from simec_vision.datamodules.image_data import Batches, ImageDataModule
+from simec_vision.datamodules.image_data import Batches, ImageDataModule, known_name
 from simec_vision.encoders import Encoder
 from simec_vision.files import write_json
 from simec_vision.finetuning import Classifier, FineTuning, check_smoothing, embed_all, unit_scale
-from simec_vision.items import InputError, nearest
+from simec_vision.items import InputError
 from simec_vision.metrics import PROBE_STRENGTHS, UNCHOSEN, linear_probe_accuracy, nearest_neighbour_accuracy
 from simec_vision.optimisation import Optimisation
 
@@ -103,18 +103,19 @@ def finetune(
     pretrained = load_pretrained(source) if source else _untrained(fitting_encoder(encoder, data), data)
     check_images(pretrained, data)
     data.use_only(keep or {})
-    _check_label(data, label or data.label)
+    label = label or data.label
+    _check_label(data, label)
     if isinstance(labels, list) or isinstance(seed, list):
         choices = {"labels": _listed(labels), "seed": _listed(seed)}
         check_choices(choices, processes)
         for count in choices["labels"]:
-            data.use_labels(label or data.label, count, per_class=per_class)  # here the user's mistakes come out
+            data.use_labels(label, count, per_class=per_class)  # here the user's mistakes come out
         finetune_many(config, choices, run, processes)
         return
     data.batches = batches
-    classes = data.use_labels(label or data.label, labels, seed, per_class)
+    classes = data.use_labels(label, labels, seed, per_class)
     check_held_out(data, *(["validation"] if choose == "validation" else []), "test")
-    _check_classes(data, label or data.label)
+    _check_classes(data, label)
     pretrained = pretrained.forgotten() if from_scratch else pretrained
     summary = {
         "labels": len(data.subset("train")),
@@ -129,7 +130,7 @@ def finetune(
         pretrained.encoder,
         pretrained.embedding_dim,
         classes,
-        {**pretrained.about, "label": label or data.label, "pretraining": pretrained.name},
+        {**pretrained.about, "label": label, "pretraining": pretrained.name},
         *((_scale(pretrained.encoder, data), "zero") if classifier_start == "scaled" else (1.0, "random")),
     )
     trainer, optimisation = apply_speed(fast, trainer, optimisation, data)
@@ -193,10 +194,10 @@ def accuracies(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _check_label(data: ImageDataModule, label: str) -> None:
-    known = list(data.items.columns)
-    if label not in known:
-        more = nearest(label, known) if known else "nothing is known of these images, so give --data.table, too"
-        raise InputError(f"Expected --label to name the attribute that is the class, got {label!r}: {more}")
+    known, what = list(data.items.columns), "--label to name the attribute that is the class"
+    if not known:
+        raise InputError(f"Expected {what}, got {label!r}: nothing is known of these images, so give --data.table, too")
+    known_name(label, known, what)
 
 
 def _check_classes(data: ImageDataModule, label: str) -> None:
@@ -218,10 +219,10 @@ def _train(
     resume: str | None, config: str, choose: str,
 ) -> dict[str, Any]:  # fmt: skip
     table = MetricsTable(run / "metrics.csv")
-    options = with_epochs(options, len(data.subset("train")), data.batches.size, len(data.subset("validation")))
-    validated = len(data.subset("validation")) > 0
-    monitor = ("validation/accuracy", "max") if validated else ("train/loss", "min")
-    options = options if validated else {**options, "limit_val_batches": 0}
+    validation = len(data.subset("validation"))
+    options = with_epochs(options, len(data.subset("train")), data.batches.size, validation)
+    monitor = ("validation/accuracy", "max") if validation else ("train/loss", "min")
+    options = options if validation else {**options, "limit_val_batches": 0}
     trainer = make_trainer(options, run, *monitor, tensorboard, [table])
     check_end(trainer, module.optimisation)
     if trainer.is_global_zero:

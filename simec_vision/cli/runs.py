@@ -4,6 +4,8 @@ import csv
 import io
 import os
 import time
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +56,14 @@ def open_run(out: str | None, command: str, resume: bool = False) -> Path:
     return folder
 
 
+def numbered(command: str) -> Iterator[Path]:
+    """Give ``runs/<command>``, ``runs/<command>-2``, …, without end."""
+    yield Path("runs") / command
+    yield from (Path("runs") / f"{command}-{number}" for number in count(2))
+
+
 def _next_free(command: str) -> Path:
-    folder, number = Path("runs") / command, 1
-    while folder.exists() and any(folder.iterdir()):
-        number += 1
-        folder = Path("runs") / f"{command}-{number}"
-    return folder
+    return next(folder for folder in numbered(command) if not (folder.exists() and any(folder.iterdir())))
 
 
 def write_text(path: Path, text: str) -> None:

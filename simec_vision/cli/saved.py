@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,9 @@ def pretrained_run(model: str | None, or_classifier: bool = False) -> Path:
     run = _newest_pretraining()
     if run is None:
         print("No pretraining run under runs/ yet: pretraining one first, with the defaults", flush=True)
-        _pretrain_first()
+        pretrain_apart(
+            ["--heatmaps", "false"], "Expected a pretraining to start from, but that with the defaults failed; name one"
+        )
         run = _newest_pretraining()
     assert run is not None
     print(f"Using {run}")
@@ -91,10 +94,19 @@ def _has_heads(model: Path) -> bool:
         return False
 
 
-def _pretrain_first() -> None:
-    code = "import sys; from simec_vision.cli.main import main; sys.exit(main('pretrain', ['--heatmaps', 'false']))"
-    if subprocess.run([sys.executable, "-c", code], check=False).returncode:  # it has said why
-        raise InputError("Expected a pretraining to start from, but that with the defaults failed; name one")
+def pretrain_apart(options: Sequence[str], failed: str) -> None:
+    """Pretrain in a process of its own, which keeps this one's random numbers and settings as they are.
+
+    Args:
+        options: Those of the command ``pretrain``.
+        failed: What to say where it fails, besides what it has said itself.
+
+    Raises:
+        InputError: if it fails.
+    """
+    command = [sys.executable, "-m", "simec_vision.cli.main", "pretrain", *options]
+    if subprocess.run(command, check=False).returncode:
+        raise InputError(failed)
 
 
 def _checked(run: Path, or_classifier: bool) -> Path:

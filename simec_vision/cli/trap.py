@@ -5,8 +5,6 @@ things can be seen there: predictions are worse, they follow the colour when the
 relevance leaves the heel.
 """
 
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from torch import Tensor
 
 from simec_vision.cli.figures import BEST
 from simec_vision.cli.runs import open_run, write_text
-from simec_vision.cli.saved import pretrained_run, run_options
+from simec_vision.cli.saved import pretrain_apart, pretrained_run, run_options
 from simec_vision.cli.shoe_reading import (
     HEIGHTS,
     Reader,
@@ -122,15 +120,13 @@ def _checked(name: str, run: str) -> Path:
 
 
 def _pretrained(folder: Path, name: str, data: DrawnShoes, epochs: int, seed: int) -> Path:
-    """Pretrain in a process of its own, which keeps this one's random numbers and settings as they are."""
+    """Pretrain on such shoes, in a process of its own."""
     options = [
         *("--data.count", data.count, "--data.size", data.edge, "--data.seed", data.seed, *SPURIOUS[name]),
         *("--trainer.max_epochs", epochs, "--trainer.enable_progress_bar", "false", "--seed", seed),
         *("--heatmaps", "false", "--out", folder),
     ]
-    code = "import sys; from simec_vision.cli.main import main; sys.exit(main('pretrain', sys.argv[1:]))"
-    if subprocess.run([sys.executable, "-c", code, *map(str, options)], check=False).returncode:  # it has said why
-        raise InputError("Expected two pretrainings to compare, but one of them failed")
+    pretrain_apart([*map(str, options)], "Expected two pretrainings to compare, but one of them failed")
     return folder
 
 

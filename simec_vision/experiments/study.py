@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simec_vision.cli.runs import open_run, write_text
+from simec_vision.cli.runs import numbered, open_run, write_text
 from simec_vision.cli.sweep import check_begun, run_all, settled, workers
 from simec_vision.items import InputError
 
@@ -163,12 +163,9 @@ def open_study(out: str | None, name: str, config: str) -> Path:
     Raises:
         InputError: if the folder holds something else, naming an option that differs if it is another study.
     """
-    folder, number = Path(out or f"runs/{name}"), 1
-    while told := _taken(folder, config):
-        if out:
-            raise InputError(told)
-        number += 1
-        folder = Path(f"runs/{name}-{number}")
+    if out and (told := _taken(Path(out), config)):
+        raise InputError(told)
+    folder = Path(out) if out else next(folder for folder in numbered(name) if not _taken(folder, config))
     open_run(str(folder), name, resume=True)
     write_text(folder / "config.yaml", config)
     return folder
