@@ -114,11 +114,10 @@ def head_weight(gram: Tensor, embedding_dim: int) -> Tensor:
         raise ValueError(f"Expected gram of shape (reference, reference), got {tuple(gram.shape)}")
     if not torch.isfinite(gram).all():
         raise ValueError("Expected gram without NaN or infinity: unknown similarities cannot be eigendecomposed")
-    from scipy.linalg import eigh
+    from simec_vision.kernels import largest_eigenvectors
 
-    size, kept = len(gram), min(embedding_dim, len(gram))
+    kept = min(embedding_dim, len(gram))
     symmetric = ((gram + gram.T).detach().double() / 2).cpu().numpy()
-    largest = eigh(symmetric, subset_by_index=(size - kept, size - 1))  # ascending
-    eigenvalues, eigenvectors = (torch.from_numpy(part).flip(-1) for part in largest)
+    eigenvalues, eigenvectors = (torch.from_numpy(part.copy()) for part in largest_eigenvectors(symmetric, kept))
     weight = eigenvectors * eigenvalues.clamp(min=0).sqrt()
     return nn.functional.pad(weight, (0, embedding_dim - kept)).to(gram)

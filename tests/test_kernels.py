@@ -11,6 +11,7 @@ from simec_vision.kernels import (
     eigen_factors,
     geodesic,
     geodesic_blocks,
+    largest_eigenvectors,
     simpson,
     split_by_sign,
 )
@@ -107,3 +108,17 @@ def test_new_items_join_the_curve_as_isomap_places_them():
 def test_mistakes_are_told(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+@pytest.mark.parametrize("name", ["products", "classes", "negative", "nothing"])
+def test_few_of_many_eigenvectors_are_those_of_a_whole_decomposition(name):
+    random = np.random.default_rng(0)
+    features = random.standard_normal((1200, 40)) * np.linspace(3, 1, 40)
+    classes = np.repeat(np.arange(6), 200)
+    same = (classes[:, None] == classes).astype(float)  # one eigenvalue six times
+    matrix = {"products": features @ features.T, "classes": same, "negative": -same, "nothing": 0 * same}[name]
+    values, vectors = largest_eigenvectors(matrix, 8)
+    expected = np.linalg.eigvalsh(matrix)[::-1][:8]
+    np.testing.assert_allclose(values, expected, atol=1e-8)
+    np.testing.assert_allclose(vectors.T @ vectors, np.eye(8), atol=1e-10)
+    np.testing.assert_allclose(matrix @ vectors, vectors * values, atol=1e-8)

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simec_vision.experiments.sources import digits, drawn, mnist
-from simec_vision.experiments.tasks import Items, Task, by_features, largest_eigenvectors, one_hot
+from simec_vision.experiments.tasks import Items, Task, by_features, one_hot
+from simec_vision.kernels import largest_eigenvectors
 
 Noise = Literal["white", "correlated", "white_dims", "correlated_dims"]
 MOST, RANK, HELD_OUT = 10, 100, 1000

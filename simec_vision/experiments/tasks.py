@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from simec_vision.experiments.manifold_data import surface
 from simec_vision.experiments.sources import digits, drawn, mnist
+from simec_vision.kernels import largest_eigenvectors
 
 Data = Literal["circles", "digits", "digits, 1000 rows", "mnist", "newsgroups", "S-curve", "S-curve, 400 points"]
 Kernel = Literal["linear", "rbf", "geodesic", "classes"]
@@ -202,17 +203,3 @@ def _spectral(target: NDArray[np.float64], block: NDArray[np.float64] | None) ->
         return vectors * size, None if block is None else block @ vectors / size
 
     return eigenvectors
-
-
-def largest_eigenvectors(kernel: NDArray[np.float64], count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Give the largest eigenvalues, in descending order, and their eigenvectors as columns."""
-    from scipy.linalg import eigh
-    from scipy.sparse.linalg import eigsh
-
-    size = len(kernel)
-    if size <= 2000:
-        values, vectors = eigh(kernel, subset_by_index=[max(0, size - count), size - 1])
-    else:
-        values, vectors = eigsh(kernel, count, which="LA", v0=np.random.RandomState(0).randn(size))
-    order = np.argsort(values)[::-1]
-    return values[order], vectors[:, order]
