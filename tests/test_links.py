@@ -9,6 +9,7 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from simec_vision.cli.main import main
+from simec_vision.experiments.embedding_cells import limit_original
 from simec_vision.experiments.link_models import (
     Best,
     Plain,
@@ -132,7 +133,7 @@ def test_rows_that_the_original_has_no_number_of_are_named():
     assert spelled("fb15K-237") == "FB15k-237"
     assert spelled("nations") == "nations"
     for name, ok in (("WN18RR", True), ("nations", False)):
-        cells = [*planned("data", name, {}, False, [0])]
+        cells = limit_original([*planned("data", name, {}, [0])], [0], 0)
         found = Found([], theirs, Path(), cells)
         (check,) = claims(found)
         assert check.ok is ok

@@ -22,7 +22,7 @@ from simec_vision.experiments.embedding_cells import (
     digit_map,
     error_tables,
     fitted,
-    without_original,
+    limit_original,
 )
 from simec_vision.experiments.figures import draw_curves, draw_maps
 from simec_vision.experiments.paper_classes import eigenvalue
@@ -57,7 +57,7 @@ def class_labels(
     root: str = "data",
     seeds: list[int] = [0, 1, 2],  # noqa: B006
     processes: int = 1,
-    original_recipe: bool = True,
+    original_seeds: int | None = None,
     quick: bool = False,
     out: str | None = None,
 ) -> None:
@@ -67,9 +67,10 @@ def class_labels(
         config: All options as YAML, for the experiment's folder.
         parts: Which of digits, mnist and newsgroups; default: digits, and mnist where root has it.
         root: Folder of MNIST/raw and of the newsgroups.
-        seeds: Seeds of training; of these, MNIST and newsgroups take the first.
+        seeds: Seeds of training.
         processes: Cells at once; each has its share of the processor's threads.
-        original_recipe: Train as the original did as well, which takes most of the time.
+        original_seeds: With how many of the seeds to train as the original did as well, which takes most of the time;
+            default: all.
         quick: Digits only, few cells, one seed, and not the original's recipe.
         out: Folder, new, empty or of the same experiment; default: the first such of runs/class_labels,
             runs/class_labels-2, …
@@ -78,8 +79,7 @@ def class_labels(
     cells = [*planned(chosen, seeds[:1] if quick else seeds, root)]
     if quick:
         cells = [cell for cell in cells if (cell.table, cell.column) in QUICK]
-    if quick or not original_recipe:
-        cells = without_original(cells)
+    cells = limit_original(cells, seeds, 0 if quick else original_seeds)
     run_experiment("class_labels", cells, TABLES, claims, figures, config, processes, out)
 
 
@@ -89,7 +89,7 @@ def planned(parts: list[str], seeds: list[int], root: str) -> Iterator[Cell]:
         yield from _digits(seeds)
     for data in ("mnist", "newsgroups"):
         if data in parts:
-            yield from larger.planned(data, seeds[:1], root)
+            yield from larger.planned(data, seeds, root)
 
 
 def _digits(seeds: list[int]) -> Iterator[Cell]:

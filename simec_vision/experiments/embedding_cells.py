@@ -12,6 +12,7 @@ from simec_vision.experiments.cells import Cell
 from simec_vision.experiments.figures import Curves, Map
 from simec_vision.experiments.table_report import Found, Table
 from simec_vision.experiments.tasks import Data, Items, Kernel, Task, task
+from simec_vision.items import InputError
 
 OURS, ORIGINAL, BEST = "SimEc", "SimEc, original recipe", "eigenvectors"
 """Rows: encoders trained by our recipe and as the original did, and the best that any embedding can do."""
@@ -60,9 +61,20 @@ def encoders(
             yield Cell(table, row, column, encoded, {**what, "options": options}, seed)
 
 
-def without_original(cells: Sequence[Cell]) -> list[Cell]:
-    """Leave out what is trained as the original did, which takes most of the time."""
-    return [cell for cell in cells if ORIGINAL not in cell.row]
+def limit_original(cells: Sequence[Cell], seeds: Sequence[int], count: int | None) -> list[Cell]:
+    """Leave out what is trained as the original did, which takes most of the time, but for the first seeds.
+
+    Args:
+        cells: The cells.
+        seeds: Their seeds.
+        count: Of how many seeds; None: of all.
+
+    Raises:
+        InputError: for a negative number.
+    """
+    if count is not None and count < 0:
+        raise InputError(f"Expected original_seeds of at least 0, got {count}")
+    return [cell for cell in cells if ORIGINAL not in cell.row or cell.seed in seeds[:count]]
 
 
 RANKED = 2**22

@@ -19,7 +19,7 @@ from simec_vision.experiments.embedding_cells import (
     digit_map,
     eigen,
     encoders,
-    without_original,
+    limit_original,
 )
 from simec_vision.experiments.figures import Map, draw_curves, draw_maps
 from simec_vision.experiments.results import Check
@@ -84,7 +84,7 @@ def linear_nonlinear(
     root: str = "data",
     seeds: list[int] = [0],  # noqa: B006
     processes: int = 1,
-    original_recipe: bool = True,
+    original_seeds: int | None = None,
     quick: bool = False,
     out: str | None = None,
 ) -> None:
@@ -96,7 +96,8 @@ def linear_nonlinear(
         root: Folder of MNIST/raw and of the newsgroups.
         seeds: Seeds of training.
         processes: Cells at once; each has its share of the processor's threads.
-        original_recipe: Train as the original did as well, which takes most of the time.
+        original_seeds: With how many of the seeds to train as the original did as well, which takes most of the time;
+            default: all.
         quick: Circles and digits, few cells, one seed.
         out: Folder, new, empty or of the same experiment; default: the first such of runs/linear_nonlinear,
             runs/linear_nonlinear-2, …
@@ -109,7 +110,7 @@ def linear_nonlinear(
     cells = [*planned(chosen, seeds[:1] if quick else seeds, root)]
     if quick:
         cells = [cell for cell in cells if (cell.table, cell.column) in QUICK and not _slow(cell)]
-    cells = cells if original_recipe else without_original(cells)
+    cells = limit_original(cells, seeds, original_seeds)
     run_experiment("linear_nonlinear", cells, TABLES, claims, figures, config, processes, out)
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from simec_vision.cli.runs import write_text
 from simec_vision.experiments.cells import Cell, arrays_of
+from simec_vision.experiments.embedding_cells import limit_original
 from simec_vision.experiments.figures import Curves, draw_curves
 from simec_vision.experiments.link_models import (
     FINE_TUNING,
@@ -71,7 +72,7 @@ def link_prediction(
     root: str = "data",
     graph: str = "wn18rr",
     recipe: Recipe = Recipe(),  # noqa: B008  # frozen
-    original_recipe: bool = False,
+    original_seeds: int = 0,
     seeds: list[int] = [0],  # noqa: B006  # never changed, and the parser shows it
     processes: int = 1,
     quick: bool = False,
@@ -84,7 +85,7 @@ def link_prediction(
         root: The folder above the graph's.
         graph: Folder with train.txt, valid.txt and test.txt, such as wn18rr, wn18, FB15k or FB15k-237.
         recipe: How ours is trained.
-        original_recipe: Train as the original did as well, which takes hours for each seed.
+        original_seeds: With how many of the seeds to train as the original did as well, which takes hours for each.
         seeds: Seeds of training.
         processes: Cells at once; each has its share of the processor's threads.
         quick: A small drawn graph in place of a real one.
@@ -95,20 +96,20 @@ def link_prediction(
     if not quick:
         read(root, name)
     own = QUICK_RECIPE if quick else {key: getattr(recipe, key) for key in QUICK_RECIPE | {"negatives": 0, "lr": 0}}
-    cells = [*planned(root, name, own, original_recipe or quick, seeds[:1] if quick else seeds)]
+    seeds = seeds[:1] if quick else seeds
+    cells = limit_original([*planned(root, name, own, seeds)], seeds, 1 if quick else original_seeds)
     tables = [*TABLES.values()]
     run_experiment("link_prediction", cells, tables, claims, figures, config, processes, out, comparable=not quick)
 
 
-def planned(root: str, name: str, recipe: dict[str, Any], original: bool, seeds: list[int]) -> Iterator[Cell]:
+def planned(root: str, name: str, recipe: dict[str, Any], seeds: list[int]) -> Iterator[Cell]:
     """List the cells."""
     own, column = {"root": root, "name": name}, spelled(name)
     for rule in RULES:
         yield Cell("links", rule, column, ruled, {**own, "rule": rule})
     for seed in seeds:
         yield Cell("links", OURS, column, turned, {**own, "recipe": recipe}, seed)
-        if original:
-            yield Cell("links", THEIRS, column, plain, own, seed)
+        yield Cell("links", THEIRS, column, plain, own, seed)
 
 
 def spelled(name: str) -> str:

@@ -8,7 +8,7 @@ EXPERIMENTS = {
     ),
     "paper": (
         "none with --quick; MNIST in full",
-        "40 seconds with --quick, a day in full, an hour and a half with --original_recipe false",
+        "40 seconds with --quick, a day in full, an hour and a half with --original_seeds 0",
     ),
     "matrix_factorization": ("none", "half a minute with --quick, three hours in full, one with one seed"),
     "flowerpots": ("none", "20 seconds with --quick, a minute in full"),
@@ -16,7 +16,7 @@ EXPERIMENTS = {
     "manifold": ("none", "15 seconds with --quick, 4 minutes in full"),
     "link_prediction": (
         "a knowledge graph, such as WN18RR; none with --quick",
-        "10 seconds with --quick, 17 minutes in full, hours more with --original_recipe",
+        "10 seconds with --quick, 17 minutes in full, hours more for each of --original_seeds",
     ),
     "recommender": (
         "MovieLens 100k, or tables of ratings and features; none with --quick",
@@ -24,12 +24,12 @@ EXPERIMENTS = {
     ),
     "linear_nonlinear": (
         "none; MNIST and 20 newsgroups, if there",
-        "20 seconds with --quick, hours in full, 40 minutes with --original_recipe false",
+        "20 seconds with --quick, hours in full, 40 minutes with --original_seeds 0",
     ),
     "class_labels": ("none; MNIST and 20 newsgroups, if there", "20 seconds with --quick, 35 minutes in full"),
     "noisy_data": (
         "none; MNIST, if there",
-        "20 seconds with --quick, hours in full, 40 minutes with --original_recipe false",
+        "20 seconds with --quick, hours in full, 40 minutes with --original_seeds 0",
     ),
     "transfer_tasks": ("any images with classes; the original's: CIFAR-10", "1 minute with --quick, hours in full"),
 }

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simec_vision.experiments.cells import Cell, arrays_of
-from simec_vision.experiments.embedding_cells import without_original
+from simec_vision.experiments.embedding_cells import limit_original
 from simec_vision.experiments.figures import Map, draw_maps
 from simec_vision.experiments.manifold_data import METHODS, SLOW, bandwidth, surface, view
 from simec_vision.experiments.results import Check, error
@@ -78,7 +78,7 @@ def manifold(
     """
     cells = [*planned(QUICK_COUNTS if quick else COUNTS, seeds[:1] if quick else seeds, not quick)]
     if quick:
-        cells = without_original(cells)
+        cells = limit_original(cells, seeds, 0)
     tables = [GAMMA, *(table for kind in (DISTANCES, NEW, ERRORS, MATCHES) for table in kind.values())]
     run_experiment("manifold", cells, tables, claims, figures, config, processes, out, comparable=not quick)
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simec_vision.experiments.cells import Cell
-from simec_vision.experiments.embedding_cells import curves, with_level, without_original
+from simec_vision.experiments.embedding_cells import curves, limit_original, with_level
 from simec_vision.experiments.figures import Curves, draw_curves
 from simec_vision.experiments.results import Check, error
 from simec_vision.experiments.table_report import Found, Table, exactly, reached, run_experiment
@@ -61,6 +61,7 @@ def matrix_factorization(
     config: str,
     seeds: list[int] = [0, 1, 2],  # noqa: B006  # never changed, and the parser shows it
     processes: int = 1,
+    original_seeds: int | None = None,
     quick: bool = False,
     out: str | None = None,
 ) -> None:
@@ -70,14 +71,17 @@ def matrix_factorization(
         config: All options as YAML, for the experiment's folder.
         seeds: Seeds of training; the matrix and what of it is unknown stay the same.
         processes: Cells at once; each has its share of the processor's threads.
+        original_seeds: With how many of the seeds to train as the original did as well, which takes most of the time;
+            default: all.
         quick: One length of embeddings in each table, half of the entries unknown, one seed, half the epochs, and not
             the original's recipe.
         out: Folder, new, empty or of the same experiment; default: the first such of runs/matrix_factorization,
             runs/matrix_factorization-2, …
     """
     cells = [*planned(seeds[:1] if quick else seeds)]
+    cells = limit_original(cells, seeds, 0 if quick else original_seeds)
     if quick:
-        cells = [*_quick(without_original(cells))]
+        cells = [*_quick(cells)]
     run_experiment("matrix_factorization", cells, TABLES, claims, figures, config, processes, out)
 
 

@@ -17,10 +17,10 @@ from simec_vision.experiments.embedding_cells import (
     OURS,
     curves,
     fitted,
+    limit_original,
     match,
     regressed,
     with_level,
-    without_original,
 )
 from simec_vision.experiments.embedding_cells import OWN as OWN_FROZEN
 from simec_vision.experiments.figures import Curves, draw_curves
@@ -77,7 +77,7 @@ def noisy_data(
     root: str = "data",
     seeds: list[int] = [0],  # noqa: B006
     processes: int = 1,
-    original_recipe: bool = True,
+    original_seeds: int | None = None,
     quick: bool = False,
     out: str | None = None,
 ) -> None:
@@ -90,7 +90,8 @@ def noisy_data(
         root: Folder of MNIST/raw.
         seeds: Seeds of training.
         processes: Cells at once; each has its share of the processor's threads.
-        original_recipe: Train as the original did as well, which takes most of the time.
+        original_seeds: With how many of the seeds to train as the original did as well, which takes most of the time;
+            default: all.
         quick: Digits, few cells, one seed, and not the original's recipe.
         out: Folder, new, empty or of the same experiment; default: the first such of runs/noisy_data,
             runs/noisy_data-2, …
@@ -99,8 +100,7 @@ def noisy_data(
     cells = [*planned(chosen, [*(parts or NOISES)], seeds[:1] if quick else seeds, root)]
     if quick:
         cells = [cell for cell in cells if (cell.options["noise"], cell.options["level"]) in QUICK]
-    if quick or not original_recipe:
-        cells = without_original(cells)
+    cells = limit_original(cells, seeds, 0 if quick else original_seeds)
     comparable = chosen == "mnist"
     run_experiment("noisy_data", cells, TABLES, claims, figures, config, processes, out, comparable)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from simec_vision.experiments import paper_classes, paper_kernel, paper_signs
-from simec_vision.experiments.embedding_cells import without_original
+from simec_vision.experiments.embedding_cells import limit_original
 from simec_vision.experiments.figures import draw_curves, draw_maps
 from simec_vision.experiments.results import Check
 from simec_vision.experiments.sources import mnist
@@ -25,7 +25,7 @@ def paper(
     root: str = "data",
     seeds: list[int] = [0],  # noqa: B006
     processes: int = 1,
-    original_recipe: bool = True,
+    original_seeds: int | None = None,
     quick: bool = False,
     out: str | None = None,
 ) -> None:
@@ -37,7 +37,8 @@ def paper(
         root: Folder of MNIST/raw.
         seeds: Seeds of training.
         processes: Cells at once; each has its share of the processor's threads.
-        original_recipe: Train as the original did as well, which takes most of the time.
+        original_seeds: With how many of the seeds to train as the original did as well, which takes most of the time;
+            default: all.
         quick: Few cells of scikit-learn's digits, one seed, and not the original's recipe; it needs no data.
         out: Folder, new, empty or of the same experiment; default: the first such of runs/paper,
             runs/paper-2, …
@@ -47,8 +48,7 @@ def paper(
         mnist(root)  # here the user learns what is missing
     seeds = seeds[:1] if quick else seeds
     cells = [cell for part in chosen for cell in PARTS[part].planned(seeds, None if quick else root)]
-    if quick or not original_recipe:
-        cells = without_original(cells)
+    cells = limit_original(cells, seeds, 0 if quick else original_seeds)
     tables = [table for part in chosen for table in PARTS[part].TABLES]
     run_experiment("paper", cells, tables, claims, figures, config, processes, out, comparable=not quick)
 

@@ -147,7 +147,7 @@ def write_lines(path: Path, lines: Sequence[Line]) -> None:
     write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
 
 
-GROWS = ("labels", "seeds", "variants", "widths", "processes", "original_recipe")
+GROWS = ("labels", "seeds", "variants", "widths", "processes", "original_seeds")
 """Options that only say which runs there are, not what they are."""
 
 
