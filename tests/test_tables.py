@@ -13,7 +13,7 @@ from simec_vision.cli.main import main
 from simec_vision.experiments import basics, paper
 from simec_vision.experiments.cells import Cell, arrays_of, made
 from simec_vision.experiments.embedding_cells import eigen as eigen_cell
-from simec_vision.experiments.embedding_cells import left_out, match
+from simec_vision.experiments.embedding_cells import ORIGINAL, OURS, left_out, limit_original, match
 from simec_vision.experiments.figures import Map, draw_maps
 from simec_vision.experiments.newsgroups import (
     GROUPS,
@@ -386,3 +386,11 @@ def test_match_is_that_of_the_whole_matrix():
     found = match(embedding, target, head)
     assert found["mse"] == pytest.approx(np.mean((target - embedding @ head.T) ** 2))
     assert found["r2"] == pytest.approx(np.corrcoef(target.ravel(), (embedding @ head.T).ravel())[0, 1] ** 2)
+
+
+def test_the_original_recipe_is_limited_to_the_first_seeds():
+    cells = [Cell("t", row, "1", eigen_cell, {}, seed) for row in (OURS, f"{ORIGINAL}, d=2") for seed in (4, 7, 9)]
+    seeds = {count: [cell.seed for cell in limit_original(cells, [4, 7, 9], count)] for count in (None, 0, 1)}
+    assert seeds == {None: [4, 7, 9, 4, 7, 9], 0: [4, 7, 9], 1: [4, 7, 9, 4]}
+    with pytest.raises(InputError, match="original_seeds of at least 0, got -1"):
+        limit_original(cells, [4], -1)
