@@ -12,8 +12,8 @@ import pytest
 from simec_vision.cli.main import main
 from simec_vision.experiments import basics, paper
 from simec_vision.experiments.cells import Cell, arrays_of, made
-from simec_vision.experiments.embedding_cells import eigen as eigen_cell
 from simec_vision.experiments.embedding_cells import ORIGINAL, OURS, left_out, limit_original, match
+from simec_vision.experiments.embedding_cells import eigen as eigen_cell
 from simec_vision.experiments.figures import Map, draw_maps
 from simec_vision.experiments.newsgroups import (
     GROUPS,
