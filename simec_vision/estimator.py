@@ -152,8 +152,10 @@ class SimilarityEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             y: Target similarities S: an array ``(item, reference)``, or ``(item,)`` for one reference, or
                 ``(item, reference, similarity)`` for several similarities, NaN where unknown; a scipy sparse matrix
                 ``(item, reference)`` of the known ones (a stored zero is a known zero); or a dict name → matrix.
-            gram: The references' own similarities ``(reference, reference)``, with a third axis or as a dict for
-                several; default: the first rows of y, as far as they are symmetric.
+            gram: The references' own similarities ``(reference, reference)``, with a third axis or as a dict name →
+                matrix for several (of one similarity, the name is ``similarity``); default: the first rows of y, as
+                far as they are symmetric. Cross-validation takes a matrix apart as it does X where both have as many
+                rows; a dict it leaves whole.
             validation: Held-out X and y to judge epochs by, in place of a share of the items.
 
         Raises:
@@ -269,6 +271,7 @@ class SimilarityEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         check_is_fitted(self, "model_")
         items = self._items(X)
         similarities, _ = read_similarities(y, items.shape[0])
+        self._check_same_references(similarities)
         predicted = self.predict(X)
         return determination(predicted, similarities, self._form)
 
@@ -281,7 +284,7 @@ class SimilarityEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
     @property
     def _n_features_out(self) -> int:
-        return self.embedding_dim
+        return next(iter(self.model_.heads.values())).embedding_dim
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -311,7 +314,8 @@ class SimilarityEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
         Args:
             folder: Where it is.
-            encoder: An encoder of the same make, where it is a class of your own.
+            encoder: An encoder of the same make, where it is a class of your own. It becomes the trained one, from
+                which :meth:`fit` then starts.
 
         Raises:
             InputError: if a file is missing or damaged.

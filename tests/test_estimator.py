@@ -128,6 +128,9 @@ def test_references_are_the_first_items_only_where_that_can_be():
     assert own_similarities(kernel[::-1, :8]) is None
     assert own_similarities(kernel[:, :1]) is None
     assert own_similarities(kernel[:8]) is None
+    random = np.random.default_rng(0)
+    chance = [own_similarities(np.where(random.random((90, 60)) < 0.02, 1.0, np.nan)) for _ in range(50)]
+    assert chance == [None] * 50  # two or three pairs known both ways, if any
 
 
 # --- what is minimised ------------------------------------------------------------------------------------------------
@@ -377,6 +380,39 @@ def test_it_fits_into_scikit_learn():
     assert search.best_params_ == {"lr": 3e-2}
 
 
+def test_cross_validation_leaves_a_named_gram_whole(tmp_path):
+    x, kernel = make()
+    grid = {"embedding_dim": np.arange(2, 4), "hidden": [(np.int64(3),)]}
+    search = GridSearchCV(SimilarityEncoder(epochs=2), grid, cv=2, error_score="raise")
+    search.fit(x, kernel, gram={"similarity": kernel})
+    search.best_estimator_.save(tmp_path / "best")
+    assert SimilarityEncoder.load(tmp_path / "best").embedding_dim == search.best_params_["embedding_dim"]
+    with pytest.raises(InputError, match="takes it apart as it does X, give {'similarity': gram}"):
+        search.fit(x, kernel, gram=kernel)
+
+
+def test_own_similarities_are_given_by_name_or_number():
+    x, kernel = make()
+    named = {"one": kernel, "other": kernel[:, :7]}
+    sparse_own = SimilarityEncoder(2, epochs=2).fit(x, kernel, gram=sparse.csr_array(kernel))
+    assert np.array_equal(sparse_own.head_, SimilarityEncoder(2, epochs=2).fit(x, kernel, gram=kernel).head_)
+    with pytest.raises(InputError, match=r"gram of \['one', 'other'\], got 'ohter': did you mean 'other'"):
+        SimilarityEncoder(2).fit(x, named, gram={"ohter": kernel[:7, :7]})
+    with pytest.raises(InputError, match=r"a gram for each of \['one', 'other'\], got 1"):
+        SimilarityEncoder(2).fit(x, named, gram=kernel)
+    with pytest.raises(InputError, match="head_start of 'other' as of the other similarities, got only"):
+        SimilarityEncoder(2).fit(x, named, head_start={"one": kernel[:, :2]})
+
+
+def test_a_head_starts_at_a_view(tmp_path):
+    x, kernel = make()
+    start = np.linalg.eigh(kernel)[1][:, ::-1][:, :2]
+    made = SimilarityEncoder(2, head_start=start, head_frozen=True, epochs=1).fit(x, kernel)
+    assert np.allclose(made.head_, start, atol=1e-5)
+    made.save(tmp_path / "saved")
+    assert np.array_equal(SimilarityEncoder.load(tmp_path / "saved").head_start, start)
+
+
 def test_batches_show_every_item_once_an_epoch_in_another_order():
     batches = TensorBatches(torch.arange(10.0)[:, None], torch.arange(2, 10), 3, seed=0)
     first, second = ([*batches], [*batches])
@@ -456,3 +492,5 @@ def test_other_references_are_refused_when_going_on():
     estimator = SimilarityEncoder(2).partial_fit(X, KERNEL)
     with pytest.raises(InputError, match=r"as before, \{'similarity': 20\}, got \{'similarity': 5\}"):
         estimator.partial_fit(X, KERNEL[:, :5])
+    with pytest.raises(InputError, match=r"as before, \{'similarity': 20\}, got \{'similarity': 5\}"):
+        estimator.score(X, sparse.csr_array(KERNEL[:, :5]))

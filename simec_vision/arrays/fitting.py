@@ -16,7 +16,7 @@ from simec_vision.arrays.scaling import Scaling, measure, values_of
 from simec_vision.arrays.targets import bound, check_own, own_similarities
 from simec_vision.encoders import MLP, dense_layers
 from simec_vision.heads import SimilarityHead, head_weight
-from simec_vision.items import InputError
+from simec_vision.items import InputError, nearest
 from simec_vision.losses import refuse_outside_unit_interval
 from simec_vision.model import SimilarityModel
 from simec_vision.optimisation import Optimisation
@@ -66,7 +66,7 @@ class Training:
 
     def build(self) -> SimilarityModel:
         """Make the model as it starts."""
-        options, dim = self.options, self.options.embedding_dim
+        options, dim = self.options, int(self.options.embedding_dim)  # a grid search gives NumPy's
         with torch.random.fork_rng():
             torch.manual_seed(options.seed)
             encoder = self._encoder(dim)
@@ -87,7 +87,8 @@ class Training:
         options = self.options
         if options.encoder is not None:
             return deepcopy(options.encoder)
-        return MLP(self.items.shape[1], dim, options.hidden, options.activation, options.embedding_activation)
+        hidden = [int(width) for width in options.hidden]
+        return MLP(self.items.shape[1], dim, hidden, options.activation, options.embedding_activation)
 
     def _head_start(self, name: str) -> Tensor | None:
         start, own = self.chosen("head_start"), self.grams[name]
@@ -96,7 +97,10 @@ class Training:
             start = "eigen" if known and self.gram_strength() > 0 else "random"
         if isinstance(start, str):
             return self._named_start(start, name)
-        given = torch.as_tensor(np.asarray(start[name] if isinstance(start, Mapping) else start), dtype=torch.float32)
+        if isinstance(start, Mapping) and name not in start:
+            raise InputError(f"Expected head_start of {name!r} as of the other similarities, got only {[*start]}")
+        start = start[name] if isinstance(start, Mapping) else start
+        given = torch.from_numpy(np.ascontiguousarray(start, dtype=np.float32))
         shape = self.similarities[name].shape[1], self.options.embedding_dim
         if given.shape != shape:
             raise InputError(
@@ -231,13 +235,21 @@ def read_grams(given: Any, similarities: dict[str, Any], needed: bool = True) ->
         given: A matrix, an array ``(reference, reference, similarity)``, a dict name → matrix, or None.
         similarities: Head name → target similarities.
         needed: Whether they are looked for, which makes a dense ``(reference, reference)``, where they are not given.
+
+    Raises:
+        InputError: for another number of matrices, unknown names, or matrices that are not as described.
     """
     if given is None:
         return {name: own_similarities(matrix) if needed else None for name, matrix in similarities.items()}
     if not isinstance(given, Mapping):
-        array = np.asarray(given)
+        array = given if hasattr(given, "tocsr") else np.asarray(given)
         stacked = [array[..., k] for k in range(array.shape[-1])] if array.ndim == 3 else [array]
-        given = dict(zip(similarities, stacked, strict=False))
+        if len(stacked) != len(similarities):
+            raise InputError(f"Expected a gram for each of {[*similarities]}, got {len(stacked)}: give a dict")
+        given = dict(zip(similarities, stacked, strict=True))
+    for name in given:
+        if name not in similarities:
+            raise InputError(f"Expected gram of {[*similarities]}, got {name!r}: {nearest(str(name), [*similarities])}")
     return {
         name: check_own(given[name], matrix.shape[1], name) if name in given else None
         for name, matrix in similarities.items()

@@ -49,7 +49,7 @@ def _tensors(estimator: Any) -> dict[str, torch.Tensor]:
     moments = {f"moments/{n}/{k}": v for n, state in (estimator._moments or {}).items() for k, v in state.items()}
     start, shift = estimator.head_start, estimator._scaling.shift
     given = {} if start is None or isinstance(start, str) else start if isinstance(start, dict) else {"": start}
-    heads = {f"head_start/{name}": torch.from_numpy(np.asarray(weight)) for name, weight in given.items()}
+    heads = {f"head_start/{name}": torch.from_numpy(np.ascontiguousarray(weight)) for name, weight in given.items()}
     return {**moments, **heads, **({} if shift is None else {"shift": torch.from_numpy(shift)})}
 
 

@@ -19,6 +19,9 @@ ONE = "similarity"
 ASYMMETRY = 1e-4
 """How far, relative to the largest similarity, the references' own similarities may be from symmetric."""
 
+PAIRS = 10
+"""Pairs of references known both ways, or all that there are, from which symmetry is told."""
+
 
 class GivenTargets(TargetSimilarity):
     """Similarities in memory, dense.
@@ -161,7 +164,8 @@ def own_similarities(matrix: Any) -> np.ndarray | None:
 
     Returns:
         The first rows ``(reference, reference)``, NaN where unknown; None where there are too few rows, one reference
-        only, or where these rows are not symmetric, so that the references are other items.
+        only, or where these rows are not symmetric, so that the references are other items. So few pairs known both
+        ways that they might agree by chance are no symmetry.
     """
     items, references = matrix.shape
     if not 1 < references <= items:
@@ -170,7 +174,9 @@ def own_similarities(matrix: Any) -> np.ndarray | None:
     own = filled(block) if hasattr(block, "tocsr") else block
     gaps = np.abs(own - own.T)
     scale = np.nanmax(np.abs(own)) if not np.isnan(own).all() else 0.0
-    return own if scale > 0 and not (gaps > ASYMMETRY * scale).any() else None
+    pairs = np.isfinite(gaps[np.triu_indices(references, 1)]).sum()
+    enough = pairs >= min(PAIRS, references * (references - 1) // 2)
+    return own if enough and scale > 0 and not (gaps > ASYMMETRY * scale).any() else None
 
 
 def filled(matrix: Any) -> np.ndarray:
@@ -187,11 +193,13 @@ def check_own(own: Any, references: int, name: str) -> np.ndarray:
     Raises:
         InputError: for another shape, or infinity.
     """
-    gram = np.asarray(own, dtype=np.float32)
+    gram = filled(own).astype(np.float32) if hasattr(own, "tocsr") else np.asarray(own, dtype=np.float32)
     if gram.shape != (references, references) or np.isinf(gram).any():
+        fold = gram.ndim == 2 and gram.shape[1] == references > len(gram)
+        hint = f". Where cross-validation takes it apart as it does X, give {{{name!r}: gram}}" if fold else ""
         raise InputError(
             f"Expected gram{_of(name)} as finite numbers of shape (reference, reference) = ({references}, "
-            f"{references}), got {gram.shape}"
+            f"{references}), got {gram.shape}{hint}"
         )
     return gram
 
