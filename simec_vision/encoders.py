@@ -228,12 +228,21 @@ class TorchvisionEncoder(Encoder):
         weights: torchvision's name of pretrained weights, such as ``DEFAULT``, which are downloaded into torch's cache
             unless they are there; default: random weights. A saved model has its own weights and is loaded without
             them, but resuming or repeating a run makes the encoder anew and needs them again.
+        transform_input: Of ``googlenet`` and ``inception_v3`` alone: take images normalised as ImageNet's and normalise
+            them as these networks' pretrained weights expect it; default: where ``weights`` are given.
 
     Raises:
-        InputError: if torchvision has no such network or weights, naming the nearest it has.
+        InputError: if torchvision has no such network or weights, naming the nearest it has, or the network no
+            ``transform_input``.
     """
 
-    def __init__(self, name: str = "resnet18", embedding_dim: int = 256, weights: str | None = None) -> None:
+    def __init__(
+        self,
+        name: str = "resnet18",
+        embedding_dim: int = 256,
+        weights: str | None = None,
+        transform_input: bool | None = None,
+    ) -> None:
         from torchvision import models
 
         known = models.list_models(module=models)
@@ -243,16 +252,22 @@ class TorchvisionEncoder(Encoder):
             choices = [choice.name for choice in models.get_model_weights(name)] + ["DEFAULT"]
             if weights.rpartition(".")[2] not in choices:
                 raise InputError(f"Expected weights of {name}, got {weights!r}: {nearest(weights, choices)}")
-        extra = {"init_weights": True} if name in ("googlenet", "inception_v3") and weights is None else {}
+        options: dict[str, Any] = {"name": name, "embedding_dim": embedding_dim}
+        inception = name in ("googlenet", "inception_v3")
+        if transform_input is not None and not inception:
+            raise InputError(f"Expected transform_input of googlenet or inception_v3 only, got it of {name}")
+        extra = {"init_weights": True} if inception and weights is None else {}
         network = models.get_model(name, weights=weights, **extra)
+        if inception:
+            options["transform_input"] = weights is not None if transform_input is None else transform_input
+            network.transform_input = options["transform_input"]
+            # Auxiliary classifiers say nothing of embeddings, and would be weights without a gradient.
+            network.aux_logits = False
+            for auxiliary in {"aux1", "aux2", "AuxLogits"} & dict(network.named_children()).keys():
+                setattr(network, auxiliary, None)
         _replace_last_linear(network, embedding_dim)
         # A saved model has its weights beside these options; loading it must not download any.
-        super().__init__(network, embedding_dim, {"name": name, "embedding_dim": embedding_dim})
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Embed images; networks with auxiliary classifiers give their main output."""
-        output = self.layers(images)
-        return getattr(output, "logits", output)
+        super().__init__(network, embedding_dim, options)
 
 
 def _replace_last_linear(network: nn.Module, embedding_dim: int) -> None:

@@ -284,7 +284,7 @@ class SimilarityEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
     @property
     def _n_features_out(self) -> int:
-        return next(iter(self.model_.heads.values())).embedding_dim
+        return self.model_.embedding_dim
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -387,7 +387,7 @@ def test_cross_validation_leaves_a_named_gram_whole(tmp_path):
     search.fit(x, kernel, gram={"similarity": kernel})
     search.best_estimator_.save(tmp_path / "best")
     assert SimilarityEncoder.load(tmp_path / "best").embedding_dim == search.best_params_["embedding_dim"]
-    with pytest.raises(InputError, match="takes it apart as it does X, give {'similarity': gram}"):
+    with pytest.raises(InputError, match=r"takes it apart as it does X, give \{'similarity': gram\}"):
         search.fit(x, kernel, gram=kernel)
 
 

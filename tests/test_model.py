@@ -45,6 +45,24 @@ def test_every_encoder_embeds_and_is_rebuilt(encoder, size, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.json", "model.safetensors"]
 
 
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_networks_with_auxiliary_classifiers_are_rebuilt_as_with_pretrained_weights(name, tmp_path, monkeypatch):
+    from torchvision import models
+
+    given = models.get_model(name, weights=None, init_weights=False).state_dict()  # what a download would give
+    monkeypatch.setattr(models.get_model_weights(name), "get_state_dict", lambda *_, **__: given)
+    encoder = TorchvisionEncoder(name, 4, weights="DEFAULT")
+    model = SimilarityModel(encoder, {"s": SimilarityHead(4, 6)}).eval()
+    model.save(tmp_path)
+    loaded, images = SimilarityModel.load(tmp_path).eval(), torch.randn(1, 3, 96, 96)
+    assert loaded.encoder.options == {"name": name, "embedding_dim": 4, "transform_input": True}
+    assert torch.equal(loaded(images)["s"], model(images)["s"])
+    assert not any("aux" in key.lower() for key in model.state_dict())
+    assert TorchvisionEncoder(name, 4).options["transform_input"] is False
+    with pytest.raises(InputError, match="transform_input of googlenet or inception_v3 only"):
+        TorchvisionEncoder("alexnet", 4, transform_input=True)
+
+
 def test_the_original_cnns_have_the_original_sizes():
     def count(encoder):
         return [tuple(p.shape) for name, p in encoder.named_parameters() if name.endswith("weight")]

@@ -183,6 +183,10 @@ def test_relevance_goes_on_where_it_was_and_refuses_other_options(pretrained, tm
     options = ["--model", str(pretrained), "--split", "test", "--head", "heel"]
     assert main("explain", options) == 2
     assert "Expected --out beside --split" in capsys.readouterr().err
+    for wrong, told in ((["--preset", "a_flut"], "'a_flat'"), (["--references", "noshoe"], "noshoe")):
+        assert main("explain", [*options, *wrong, "--out", "told"]) == 2
+        assert told in capsys.readouterr().err
+        assert not (tmp_path / "told").exists()
     assert main("explain", [*options, "--references", "1", "--out", "told"]) == 0
     first = (tmp_path / "told" / "relevance-000000.npz").stat().st_mtime_ns
     assert main("explain", [*options, "--references", "1", "--out", "told"]) == 0

@@ -6,6 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -53,6 +54,14 @@ def test_an_auto_encoder_writes_a_run_that_can_be_fine_tuned(runs):
     assert read("tuned/summary.json")["pretraining"] == "ae_full"
     assert main("finetune", ["--config", "tuned/config.yaml", "--out", "again"]) == 0
     assert read("again/summary.json")["test/accuracy"] == read("tuned/summary.json")["test/accuracy"]
+
+
+def test_what_was_left_out_of_pretraining_is_not_explained(runs):
+    assert main("explain", ["--model", str(runs / "two"), "--images", "6", "--pairs", "false", "--out", "drawn"]) == 0
+    data = DrawnShoes(count=200, size=32, cache=False)
+    with np.load("drawn/relevance.npz") as arrays:
+        shown = data.items.column("Category")[data.items.positions(arrays["images"].tolist())]
+    assert set(shown) == {"Boots", "Sandals"}
 
 
 def test_a_decoder_does_not_draw_the_numbers_of_its_encoder():

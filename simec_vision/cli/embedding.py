@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from simec_vision.cli.building import check_held_out, check_images, targets_of
 from simec_vision.cli.runs import open_run, with_option, write_text
-from simec_vision.cli.saved import command_of, data_of, load_pretrained, pretrained_run, run_options
+from simec_vision.cli.saved import command_of, images_of, load_pretrained, pretrained_run, run_options
 from simec_vision.datamodules.image_data import ImageDataModule
 from simec_vision.files import write_json
 from simec_vision.finetuning import Mirrored, embed_all
@@ -68,9 +68,8 @@ def evaluate_embedding(
     _check_options(per_class, tries, neighbours, at, matched, probe, seed)
     source = pretrained_run(model, or_classifier=True)
     pretrained, options = load_pretrained(source), run_options(source)
-    data = data or data_of(options)
+    data = data or images_of(options)
     check_images(pretrained, data)
-    data.use_only(options.keep or {})
     label = label or getattr(options, "label", None) or data.label
     data.use_labels(label)
     check_held_out(data, "test")

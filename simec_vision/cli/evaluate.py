@@ -14,7 +14,7 @@ from torch import Tensor
 from simec_vision.cli.building import check_images
 from simec_vision.cli.evaluation_report import Results, write_report
 from simec_vision.cli.runs import open_run, with_option, write_text
-from simec_vision.cli.saved import pretrained_run, run_options
+from simec_vision.cli.saved import images_of, pretrained_run, run_options
 from simec_vision.datamodules.image_data import ImageDataModule
 from simec_vision.explain.evaluation import (
     dilated,
@@ -118,6 +118,8 @@ def evaluate_explanations(
         out: Folder, new or empty; default: the next free runs/explanations.
     """
     table = named_methods(methods)
+    if not table or not seeds or model == []:
+        raise InputError("Expected at least one model, one of methods and one of seeds, got an empty list")
     runs = [pretrained_run(name) for name in ([model] if model is None or isinstance(model, str) else model)]
     results = Results(models=[str(run) for run in runs], seeds=seeds, images=images)
     cases = _cases(runs, seeds, images, head, settings, data)
@@ -138,7 +140,7 @@ def _cases(
 ) -> Iterator[Case]:  # fmt: skip
     for run in runs:
         model = SimilarityModel.load(run / "model").eval()
-        source = data or run_options(run).data
+        source = data or images_of(run_options(run))
         check_images(model, source)
         heads = list(model.heads) if head is None else [head]
         for name in heads:

@@ -16,7 +16,7 @@ from simec_vision.cli.figures import BEST, Look
 from simec_vision.cli.questions import Explained, about_head, about_pairs, about_rather, localisation
 from simec_vision.cli.relevance_files import open_files, write_relevance
 from simec_vision.cli.runs import open_run, with_option, write_text
-from simec_vision.cli.saved import pretrained_run, run_options
+from simec_vision.cli.saved import images_of, pretrained_run, run_options
 from simec_vision.datamodules.image_data import ImageDataModule
 from simec_vision.explain.heatmaps import Colours, Scale
 from simec_vision.files import replacing, write_json
@@ -87,17 +87,21 @@ def explain_run(
         data: Other images than those of the pretraining.
         out: Folder, new or empty; default: the next free runs/explain.
     """
+    from simec_vision.explain.presets import rows_of  # Captum takes long to import
+
+    rows_of(preset)  # names the nearest if there is no such preset
     source = pretrained_run(model)
     pretrained = SimilarityModel.load(source / "model").eval()
     options = run_options(source)
-    data = data or options.data
+    data = data or images_of(options)
     check_images(pretrained, data)
     names = list(pretrained.heads) if head is None else [head]
     targets = targets_of(pretrained, options, data, names)
     if split is not None:
         asked = Explained(pretrained, data, data.split(split), preset, Look())
+        places = _references(data, targets, _names(references), seed)
         folder = open_files(out, with_option(config, "model", str(source)))
-        paths = write_relevance(asked, _references(data, targets, _names(references), seed), folder)
+        paths = write_relevance(asked, places, folder)
         print(f"Wrote {len(paths)} files of relevance in {folder}")
         return
     chosen = _chosen_items(data, targets, _names(images), seed)

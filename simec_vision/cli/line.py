@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from simec_vision.cli.building import check_held_out, check_images, targets_of
 from simec_vision.cli.runs import open_run, with_option, write_text
-from simec_vision.cli.saved import command_of, data_of, load_pretrained, pretrained_run, run_options
+from simec_vision.cli.saved import command_of, images_of, load_pretrained, pretrained_run, run_options
 from simec_vision.datamodules.image_data import ImageDataModule
 from simec_vision.encoders import build_encoder
 from simec_vision.files import write_json
@@ -67,9 +67,8 @@ def evaluate_line(
     run = pretrained_run(other, or_classifier=True)
     start = None if model is None else pretrained_run(model, or_classifier=True)
     options = run_options(run)
-    data = data or data_of(options)
+    data = data or images_of(options)
     check_images(load_pretrained(run), data)
-    data.use_only(options.keep or {})
     first, second, loss = _solutions(start, run, options, data, seed)
     check_held_out(data, "test")
     random = np.random.default_rng(seed)

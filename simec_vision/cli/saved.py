@@ -131,7 +131,7 @@ def run_options(run: Path) -> Any:
 
     config = run / "config.yaml"
     if not config.is_file():
-        raise InputError(f"Expected the options of the run in {config}, which is missing; give --data instead")
+        raise InputError(f"Expected the options of the run in {config}, which is missing")
     command = command_of(run)
     parser = make_parser(command_function(command), DEFAULTS[command])
     try:
@@ -160,3 +160,14 @@ def data_of(options: Any) -> ImageDataModule:
         InputError: if the options of the pretraining are missing.
     """
     return options.data or data_of(run_options(Path(options.model)))
+
+
+def images_of(options: Any) -> ImageDataModule:
+    """Give the source of images of a run, and of its items those that the run was told to keep.
+
+    Raises:
+        InputError: as :func:`data_of`.
+    """
+    data = data_of(options)
+    data.use_only(options.keep or {})
+    return data

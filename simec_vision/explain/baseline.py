@@ -99,7 +99,7 @@ def with_baseline(
         return list(rules), None
     if any(not _same(each, baselines[0]) for each in baselines):
         raise InputError("Expected one baseline for all rules of a preset, got different ones: use measured_from")
-    with _inputs_of(layers) as seen, torch.no_grad():
+    with inputs_of(layers) as seen, torch.no_grad():
         embedding = twin(baseline_images(images, baselines[0]))
     at = [seen.get(place, (embedding,)) for place in range(len(layers))]
     noted = [
@@ -130,7 +130,7 @@ def _same(image: Tensor | None, other: Tensor | None) -> bool:
 
 
 @contextmanager
-def _inputs_of(layers: Sequence[Placed]) -> Iterator[dict[int, tuple[Tensor, ...]]]:
+def inputs_of(layers: Sequence[Placed]) -> Iterator[dict[int, tuple[Tensor, ...]]]:
     """Note what layers get, by their place in the list, while a network runs."""
     seen: dict[int, tuple[Tensor, ...]] = {}
 

@@ -30,6 +30,13 @@ from simec_vision.explain.refusal import refusal
 from simec_vision.explain.tracing import check_plain, function_name, is_size, operation_of, place_of, trace
 from simec_vision.explain.twin import PREFIX
 
+HALF = (torch.float16, torch.bfloat16)
+
+
+def computed_in(dtype: torch.dtype) -> torch.dtype:
+    """Give the type in which a twin of a network of this type computes: float32 for half precision."""
+    return torch.float32 if dtype in HALF else dtype
+
 
 def canonize(network: nn.Module, images: Tensor | None = None) -> fx.GraphModule:
     """Rebuild a network in evaluation mode as a graph of layers that LRP can go back through.
@@ -63,14 +70,15 @@ def canonize(network: nn.Module, images: Tensor | None = None) -> fx.GraphModule
 
 def _build(network: nn.Module) -> fx.GraphModule:
     graph, modules = trace(network)
-    builder = _Builder(modules, next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32))
+    weight = next((p for p in network.parameters() if p.is_floating_point()), torch.zeros(()))
+    builder = _Builder(modules, weight.dtype, weight.device)
     _check_modules(graph, modules)
     for node in graph.nodes:
         builder.add(node)
     builder.check_gates()
     fold_batchnorm(builder.graph, builder.layers)
     twin = fx.GraphModule(builder.layers, builder.graph, "Twin").requires_grad_(False).eval()
-    half = any(parameter.dtype in (torch.float16, torch.bfloat16) for parameter in twin.parameters())
+    half = any(parameter.dtype in HALF for parameter in twin.parameters())
     return twin.float() if half else twin
 
 
@@ -87,10 +95,11 @@ class _Builder:
     Args:
         modules: The network's modules by name.
         dtype: Type of its weights.
+        device: Where they are.
     """
 
-    def __init__(self, modules: Mapping[str, nn.Module], dtype: torch.dtype) -> None:
-        self.modules, self.dtype = modules, dtype
+    def __init__(self, modules: Mapping[str, nn.Module], dtype: torch.dtype, device: torch.device) -> None:
+        self.modules, self.dtype, self.device = modules, dtype, device
         self.graph, self.layers = fx.Graph(), dict[str, nn.Module]()
         self.copies: dict[fx.Node, fx.Node] = {}
         self.constants: dict[fx.Node, Tensor] = {}
@@ -188,16 +197,19 @@ class _Builder:
         value = self.constants.get(value, value) if isinstance(value, fx.Node) else value
         if isinstance(value, fx.Node) and is_size(value):
             raise UnsupportedError("with a size of the image")
-        return torch.tensor(float(value), dtype=self.dtype) if isinstance(value, int | float) else value
+        return self._number(value) if isinstance(value, int | float) else value
+
+    def _number(self, value: float) -> Tensor:
+        return torch.tensor(float(value), dtype=self.dtype, device=self.device)
 
     def _sum(self, first: Any, second: Any) -> tuple[nn.Module, list[fx.Node]]:
         if isinstance(first, fx.Node) and isinstance(second, fx.Node):
             return Add(), [first, second]
         signal, constant = (first, second) if isinstance(first, fx.Node) else (second, first)
-        return self._scale_shift(signal, torch.ones((), dtype=self.dtype), constant)
+        return self._scale_shift(signal, self._number(1), constant)
 
     def _difference(self, first: Any, second: Any) -> tuple[nn.Module, list[fx.Node]]:
-        one = torch.ones((), dtype=self.dtype)
+        one = self._number(1)
         if isinstance(first, fx.Node) and isinstance(second, fx.Node):
             raise UnsupportedError("of two maps")
         return (

@@ -164,9 +164,10 @@ def _image_factors(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Give the cells of every direction ``(direction, row, column)``, and the embedding of the baseline."""
     from simec_vision.explain.baseline import with_baseline  # Captum takes long to import
+    from simec_vision.explain.box import with_box
 
     layers = layers_of(twin)
-    rules, base = with_baseline(twin, layers, _formulas(layers, preset), image)
+    rules, base = with_baseline(twin, layers, with_box(twin, layers, _formulas(layers, preset), image), image)
     baseline = torch.zeros_like(embedding) if base is None else base[0]
     start = (embedding - baseline) * along.T
     chunk = chunk or _directions_at_once(twin, image)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from simec_vision.explain.canonize import computed_in
 from simec_vision.explain.changing import ChangingImages, network_steps
 from simec_vision.explain.evaluating import evaluating
 from simec_vision.items import InputError
@@ -56,7 +57,7 @@ def flipping_curve(
         InputError: if heatmaps and images differ in size, or a region is larger than an image.
     """
     embeddings = _flipped_embeddings(model, images, heatmaps, first, pool, replacement)
-    readout = model.head(head).weight.detach()[reference.to(embeddings.device)]
+    readout = model.head(head).weight.detach()[reference.to(embeddings.device)].to(embeddings.dtype)
     return torch.einsum("bsd,bd->bs", embeddings, readout)
 
 
@@ -147,7 +148,7 @@ def _flipped_embeddings(
     """Embed every stage of the flipping: ``(batch, region + 1, embedding)``."""
     _check(images, heatmaps, pool)
     weight = model.head(next(iter(model.heads))).weight
-    images, heatmaps = images.to(weight.device, weight.dtype), heatmaps.to(weight.device)
+    images, heatmaps = images.to(weight.device, computed_in(weight.dtype)), heatmaps.to(weight.device)
     with evaluating(model), torch.no_grad():
         network = network_steps(model.encoder, images[:2])
         order = region_order(heatmaps, pool, first)

@@ -72,7 +72,7 @@ def pair_model(model: SimilarityModel, others: Tensor) -> SimilarityModel:
     with evaluating(model), torch.no_grad():
         weight = model.embed(others.to(own.device, own.dtype))
     head = SimilarityHead(weight.shape[1], len(others), weight)
-    return SimilarityModel(model.encoder, {"pair": head})
+    return SimilarityModel(model.encoder, {"pair": head}, model.about)
 
 
 def _preset(name: str) -> Method:

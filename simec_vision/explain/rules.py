@@ -245,11 +245,12 @@ class ZBox(Rule):
     """Distribute relevance over pixels that lie between bounds (Montavon et al. 2017, section 4, "zᴮ-rule").
 
     R_in = x ⊙ Wᵀ r − l ⊙ W⁺ᵀ r − h ⊙ W⁻ᵀ r with r = R_out / z and z = W x − W⁺ l − W⁻ h + b; l and h are images of the
-    lowest and highest value of each channel. With ``positive`` b⁺ takes part. A z of 0 counts as 1e-7.
+    lowest and highest value that the layer can get. With ``positive`` b⁺ takes part. A z of 0 counts as 1e-7.
 
     Args:
-        low: Lowest value per channel, after normalisation, shape ``(channel,)``; None = that of the images at hand.
-        high: Highest value per channel, likewise.
+        low: Lowest value per channel, after normalisation, shape ``(channel,)``, or of each input, in the shape of one;
+            None = that of the inputs at hand, per channel.
+        high: Highest value, likewise.
         bias: How b takes part.
     """
 
@@ -271,4 +272,5 @@ class ZBox(Rule):
         low = inputs.amin(axes) if self.low is None else self.low.to(inputs)
         high = inputs.amax(axes) if self.high is None else self.high.to(inputs)
         shape = (-1, *[1] * (inputs.ndim - 2))
-        return low.reshape(shape), high.reshape(shape)
+        lowest, highest = (end.reshape(shape) if end.ndim == 1 else end for end in (low, high))
+        return lowest, highest

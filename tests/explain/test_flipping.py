@@ -181,3 +181,11 @@ def test_model_is_left_as_it_was():
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert torch.equal(images, copies[0])
     assert torch.equal(heatmaps, copies[1])
+
+
+def test_half_precision_is_flipped_as_float32():
+    model = similarity_model(lambda: PlainCNN(8, size=16))
+    images, heatmaps, reference = inputs(16)
+    expected = flipping_curve(model, images, heatmaps, "heel", reference)
+    half = flipping_curve(model.bfloat16(), images, heatmaps, "heel", reference)
+    torch.testing.assert_close(half, expected, rtol=0.05, atol=0.05)

@@ -1,5 +1,6 @@
 """Differences, cosines, class scores, bounds of the pixels, and warnings of lost relevance."""
 
+import copy
 import warnings
 
 import pytest
@@ -8,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from simec_vision import SimilarityHead
-from simec_vision.encoders import ResidualNet
+from simec_vision.encoders import MLP, ResidualNet
 from simec_vision.explain import (
     CannotExplain,
     LostRelevanceWarning,
@@ -123,6 +124,40 @@ def test_bounds_follow_the_normalisation():
     model.about = {}
     unknown = explain(model, images, "heel", 1, "epsilon_gamma_box").relevance
     assert (told.relevance - unknown).abs().max() > 1e-3 * unknown.abs().max()
+
+
+class Rescaled(nn.Module):
+    """A convolution of images that the network scales and shifts itself."""
+
+    def __init__(self, layers):
+        super().__init__()
+        self.layers = layers
+
+    def forward(self, images):
+        return self.layers((images - 0.5) * 4)
+
+
+def test_bounds_of_pixels_go_the_way_of_the_pixels():
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+    folded = copy.deepcopy(layers)
+    folded[0].bias.data -= 2 * folded[0].weight.sum(dim=(1, 2, 3))
+    folded[0].weight.data *= 4
+    images = pictures()[..., :8, :8]
+    told, expected = (
+        explain(similarity_model(net), images, "heel", 1, "epsilon_gamma_box") for net in (Rescaled(layers), folded)
+    )
+    torch.testing.assert_close(told.score, expected.score)
+    torch.testing.assert_close(told.relevance, expected.relevance, rtol=1e-6, atol=1e-9)
+
+
+def test_bounds_reach_a_linear_input_layer():
+    images = pictures()[..., :4, :4]
+    told = explain(similarity_model(MLP(32, 5, (6,), "relu")), images, "heel", 1, "epsilon_gamma_box")
+    assert told.delta.abs().max() < 1e-3
+    rows = [(INPUT_LAYER, ZBox(torch.zeros(3), torch.ones(3)))]
+    with pytest.raises(InputError, match="a bound for each of 2 channels in ZBox"):
+        explain(similarity_model(), pictures(), "heel", 1, [*rows, *PRESETS["epsilon_gamma_box"][1:]])
 
 
 def test_lost_relevance_warns_with_the_layers_that_lost_it():

@@ -1,0 +1,54 @@
+"""What the input layer can get of pixels between bounds, moved and scaled on the way: the box of the zᴮ-rule."""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import torch
+from captum.attr._utils.lrp_rules import PropagationRule
+from torch import Tensor, fx
+
+from simec_vision.explain.baseline import inputs_of
+from simec_vision.explain.rules import ZBox
+from simec_vision.explain.twin import Placed
+from simec_vision.items import InputError
+
+AnyRule = TypeVar("AnyRule", bound=PropagationRule)
+
+
+def with_box(
+    twin: fx.GraphModule, layers: Sequence[Placed], rules: Sequence[AnyRule], images: Tensor
+) -> list[AnyRule | ZBox]:
+    """Turn the zᴮ-rule's bounds of pixels into bounds of what layers that see the pixels get.
+
+    Between the pixels and such a layer, values are only moved, scaled and shifted, each by itself. So the images of the
+    lowest and of the highest values go the same way, and at each place the lower one is the lower bound.
+
+    Args:
+        twin: What :func:`~simec_vision.explain.canonize` made.
+        layers: Its layers; one more, at the end, may read out the embedding.
+        rules: One for each.
+        images: Normalised images, shape ``(batch, channel, height, width)``.
+
+    Returns:
+        The rules; those without bounds take the lowest and highest value that the layer gets.
+
+    Raises:
+        InputError: if there are not as many bounds as channels.
+    """
+    found: list[AnyRule | ZBox] = list(rules)
+    for place, (each, rule) in enumerate(zip(layers, rules, strict=True)):
+        if each.sees_pixels and isinstance(rule, ZBox) and rule.low is not None and rule.high is not None:
+            ends = torch.cat([_image(bound, images) for bound in (rule.low, rule.high)])
+            with inputs_of(layers) as seen, torch.no_grad():
+                twin(ends)
+            (got,) = seen[place]
+            found[place] = ZBox(got.amin(dim=0), got.amax(dim=0), rule.bias)
+    return found
+
+
+def _image(bound: Tensor, images: Tensor) -> Tensor:
+    """Give the image ``(1, channel, height, width)`` of one value per channel."""
+    channels = images.shape[1]
+    if bound.shape != (channels,):
+        raise InputError(f"Expected a bound for each of {channels} channels in ZBox, got shape {tuple(bound.shape)}")
+    return bound.to(images).reshape(1, -1, 1, 1).expand(1, *images.shape[1:])
