@@ -49,6 +49,7 @@ def new_folder(root: Path) -> Iterator[Path]:
     Raises:
         InputError: if there is something at ``root`` that is no empty folder.
     """
+    root = root if root.name else root.resolve()  # such as "."
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise InputError(f"Expected a folder to make or an empty one, but {root} holds something: choose another")
     unfinished = root.with_name(f".{root.name}.{gethostname()}-{os.getpid()}.partial")

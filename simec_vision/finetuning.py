@@ -168,7 +168,7 @@ class FineTuning(Training):
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Count correct validation images."""
         images, labels = batch
-        self._accuracy.update((self(images).argmax(dim=1) == labels).double().mean(), len(labels))
+        self._accuracy.update((self(images).argmax(dim=1) == labels).float().mean(), len(labels))
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Count correct test images."""

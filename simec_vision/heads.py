@@ -104,8 +104,8 @@ def head_weight(gram: Tensor, embedding_dim: int) -> Tensor:
         embedding_dim: Length of an embedding; columns beyond the number of references are 0.
 
     Returns:
-        The weight, shape ``(reference, embedding)``, in the type and on the device of ``gram``; computed on the
-        processor, without a gradient.
+        The weight, shape ``(reference, embedding)``, in the type (float32 for integers) and on the device of ``gram``;
+        computed on the processor, without a gradient.
 
     Raises:
         ValueError: if ``gram`` is not a square matrix of finite numbers.
@@ -117,7 +117,9 @@ def head_weight(gram: Tensor, embedding_dim: int) -> Tensor:
     from simec_vision.kernels import largest_eigenvectors
 
     kept = min(embedding_dim, len(gram))
-    symmetric = ((gram + gram.T).detach().double() / 2).cpu().numpy()
+    symmetric = ((gram + gram.T).detach().cpu().double() / 2).numpy()
     eigenvalues, eigenvectors = (torch.from_numpy(part.copy()) for part in largest_eigenvectors(symmetric, kept))
     weight = eigenvectors * eigenvalues.clamp(min=0).sqrt()
-    return nn.functional.pad(weight, (0, embedding_dim - kept)).to(gram)
+    return nn.functional.pad(weight, (0, embedding_dim - kept)).to(
+        gram.device, gram.dtype if gram.is_floating_point() else torch.float32
+    )

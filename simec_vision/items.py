@@ -89,7 +89,7 @@ class Items:
 
         A number is called as it is written, a whole one without a point: ``1000001``, ``0.25``.
         """
-        text = [_class_name(value) for value in self.column(attribute)]
+        text = [class_name(value) for value in self.column(attribute)]
         known = sorted(set(text) - set(UNKNOWN))
         code = {name: position for position, name in enumerate(known)}
         return np.array([code.get(value, -1) for value in text], dtype=np.int64), known
@@ -146,7 +146,7 @@ class Items:
         )
 
 
-def _class_name(value: Any) -> str:
+def class_name(value: Any) -> str:
     """Write a value so that different values differ."""
     whole = isinstance(value, float | np.floating) and value.is_integer()
     return str(int(value) if whole else value)

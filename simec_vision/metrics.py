@@ -57,7 +57,7 @@ class SimilarityMatch:
             columns: Positions among the references, shape ``(column,)``; default: all. Only needed for a sample.
         """
         known = ~torch.isnan(target)
-        p, t = predicted[known].double(), target[known].double()
+        p, t = (_exact(part[known]) for part in (predicted, target))
         count = torch.tensor(float(len(p)), dtype=torch.float64, device=p.device)
         moments = torch.stack([count, p.sum(), t.sum(), p @ p, t @ t, p @ t, ((p - t) ** 2).sum()])
         self.moments += moments.cpu()
@@ -93,9 +93,20 @@ class SimilarityMatch:
         }
 
 
+def _exact(values: Tensor) -> Tensor:
+    """Give values as float64, from a device that lacks it (Apple's) on the processor."""
+    return (values.cpu() if values.device.type == "mps" else values).double()
+
+
+ROUNDING = 1e-13
+"""Variance, as a share of the mean square, that is nothing but rounding of a constant."""
+
+
 def _squared_correlation(n: float, p: float, t: float, pp: float, tt: float, pt: float) -> float:
-    variances = (pp - p * p / n) * (tt - t * t / n)
-    return (pt - p * t / n) ** 2 / variances if variances > 0 else float("nan")
+    mine, theirs = pp - p * p / n, tt - t * t / n
+    if mine <= ROUNDING * pp or theirs <= ROUNDING * tt:
+        return float("nan")
+    return (pt - p * t / n) ** 2 / (mine * theirs)
 
 
 def _correlation(a: Tensor, b: Tensor) -> float:

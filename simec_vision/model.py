@@ -129,7 +129,7 @@ TAKEN = ("images", "all_pairs", "bilrp")
 
 
 def _check_name(name: str) -> None:
-    if not name.isidentifier() or name in TAKEN or hasattr(nn.ModuleDict, name):
+    if not name.isidentifier() or name in TAKEN or hasattr(nn.ModuleDict(), name):
         raise InputError(
             f"Expected the name of a head made of letters, digits and _, got {name!r}"
             f"{', which has another meaning' if name.isidentifier() else ''}: choose another"

@@ -69,6 +69,8 @@ class Objective:
                 "Expected the loss mse or mae and gram_penalty 0 beside the output sigmoid, got "
                 f"{self.loss} and {self.gram_penalty}"
             )
+        if self.gram_block < 0 or self.gram_block == 1:
+            raise InputError(f"Expected gram_block as at least 2 references, or 0 for all, got {self.gram_block}")
         if self.references_per_step < 0 or self.references_per_step == 1:
             raise InputError(
                 f"Expected references_per_step as at least 2 references, or 0 for all, got {self.references_per_step}"

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from math import cos, pi, sqrt
+from math import cos, inf, pi, sqrt
 from typing import Any, Literal
 
 import torch
@@ -80,6 +80,8 @@ def cosine_factor(step: int, total: int, warmup: float) -> float:
     return 0.5 * (1 + cos(pi * min(1.0, (step - rise) / max(1.0, total - rise))))
 
 
+NO_END = "Expected an end for the schedule cosine: give trainer.max_epochs, or the schedule constant"
+
 FUSED = ("adam", "adamw", "sgd")
 """Those that update all weights in one pass, in a third of the time (measured on a processor with AdamW)."""
 
@@ -131,18 +133,23 @@ def make_schedule(optimizer: Optimizer, options: Optimisation, total_steps: int,
 def configured(
     parameters: Iterable[nn.Parameter], options: Optimisation, trainer: Any, monitor: str, row_wise: bool = False
 ) -> dict[str, Any]:
-    """Make what a LightningModule's ``configure_optimizers`` returns; a cosine without end stays at its top.
+    """Make what a LightningModule's ``configure_optimizers`` returns.
+
+    Raises:
+        InputError: for the schedule ``cosine`` in a training without end.
 
     Lightning does not clip the gradient of an optimiser that undoes float16's scaling itself, as fused ones do. Under
     float16 it is therefore not fused; under bfloat16, where nothing is scaled, it only says that it does not.
     """
+    steps = trainer.estimated_stepping_batches
+    if options.schedule == "cosine" and steps == inf:
+        raise InputError(NO_END)
     batch = batch_of(getattr(trainer, "datamodule", None), trainer)
     options = replace(options, lr=scaled_lr(options, batch or options.lr_batch))
     optimizer = make_optimizer(parameters, options, row_wise, fused=trainer.precision != "16-mixed")
     if trainer.precision == "bf16-mixed":
         optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
-    steps = max(1, int(min(trainer.estimated_stepping_batches, 2**62)))
-    schedule = make_schedule(optimizer, options, steps, monitor)
+    schedule = make_schedule(optimizer, options, max(1, int(min(steps, 2**62))), monitor)
     return {"optimizer": optimizer} | ({"lr_scheduler": schedule} if schedule else {})
 
 

@@ -159,9 +159,10 @@ class Pretraining(Training):
         self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: str | None = None
     ) -> None:
         """Clip the gradient's norm, that of sharded heads over all processes."""
-        if self.optimisation.clip > 0 and (parts := self._parts()):
+        most = self.optimisation.clip or (gradient_clip_val if gradient_clip_algorithm != "value" else None)
+        if most and (parts := self._parts()):
             named = dict(self.named_parameters())
-            clip((p for n, p in named.items() if n not in parts), (named[n] for n in parts), self.optimisation.clip)
+            clip((p for n, p in named.items() if n not in parts), (named[n] for n in parts), most)
         else:
             super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
@@ -293,7 +294,8 @@ class Pretraining(Training):
         share_buffers(self.model)
         self._losses = {}
         data = getattr(self.trainer, "datamodule", None)
-        items = len(data.subset(split)) if data is not None else 0
+        subset = getattr(data, "subset", None)  # a data module of another make has none
+        items = 0 if subset is None else len(subset(split))
         measured = [] if self.lean else self._heads()
         self._matches = {name: SimilarityMatch(items * head.num_references) for name, head in measured}
         # Whole from the start, as processes may have different numbers of held-out batches, and could not meet later.

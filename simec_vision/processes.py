@@ -103,7 +103,7 @@ class Average:
             self._fold()
 
     def _fold(self) -> None:
-        means = torch.stack(self.means).double().tolist() if self.means else []
+        means = torch.stack(self.means).cpu().double().tolist() if self.means else []
         self.total += sum(mean * count for mean, count in zip(means, self.counts, strict=True))
         self.count += sum(self.counts)
         self.means, self.counts = [], []

@@ -74,7 +74,8 @@ class Training(pl.LightningModule, ABC):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed dropout by step and process, so that a resumed run draws as an undisturbed one."""
         if not self.lean:
-            torch.manual_seed(hash((self.seed, self.global_step, self.global_rank)) % 2**63)
+            batch_of_step = batch_idx % self.trainer.accumulate_grad_batches
+            torch.manual_seed(hash((self.seed, self.global_step, batch_of_step, self.global_rank)) % 2**63)
 
     def log_epoch(self, name: str, value: Tensor, count: int, prog_bar: bool = False) -> None:
         """Log the mean of a training step's value over the epoch and all processes.

@@ -52,6 +52,11 @@ def test_embedding_longer_than_references_is_padded():
     assert head_weight(torch.eye(3), 5).shape == (3, 5)
 
 
+def test_a_gram_of_integers_has_a_weight_of_fractions():
+    gram = torch.tensor([[2, 1], [1, 2]])
+    assert torch.allclose(head_weight(gram, 2), head_weight(gram.float(), 2))
+
+
 def test_unknown_similarities_are_refused():
     gram = torch.eye(3)
     gram[0, 1] = torch.nan

@@ -51,6 +51,7 @@ def test_batches_and_processes_do_not_matter(monkeypatch):
 
 def test_constant_or_nothing_known_gives_nan():
     assert math.isnan(similarity_match(torch.ones(3, 3), torch.rand(3, 3))["r2"])
+    assert math.isnan(similarity_match(torch.full((300, 70), 0.1), torch.rand(300, 70))["r2"])  # which rounds
     assert all(math.isnan(v) for v in similarity_match(torch.rand(2, 2), torch.full((2, 2), math.nan)).values())
 
 

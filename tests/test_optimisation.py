@@ -1,3 +1,4 @@
+import math
 from copy import deepcopy
 from dataclasses import replace
 from types import SimpleNamespace
@@ -10,6 +11,14 @@ from simec_vision.optimisation import ROWWISE, Optimisation, align, configured, 
 from tests import oracles
 
 TEN_STEPS = SimpleNamespace(estimated_stepping_batches=10, precision="32-true", accumulate_grad_batches=1)
+
+
+def test_a_cosine_has_an_end():
+    endless = SimpleNamespace(estimated_stepping_batches=math.inf, precision="32-true")
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    with pytest.raises(InputError, match=r"an end for the schedule cosine: give trainer\.max_epochs"):
+        configured([parameter], Optimisation(), endless, "loss")
+    assert "lr_scheduler" not in configured([parameter], Optimisation(schedule="constant"), endless, "loss")
 
 
 @pytest.mark.parametrize(("total", "warmup"), [(100, 0.1), (7, 0.0), (50, 0.5)])

@@ -381,6 +381,55 @@ def test_held_out_items_come_once_over_all_processes():
     assert sorted(seen) == list(range(40, 50))
 
 
+def test_every_process_needs_a_share():
+    data = Colours(Batches(size=64))
+    data.check_shares(1, "train", "validation", "test")
+    data.check_shares(8, "train", "validation", "test")
+    with pytest.raises(InputError, match="at least 11 items of the split test, one for each process, got 10"):
+        data.check_shares(11, "test")
+    with pytest.raises(InputError, match=r"divide by 3 processes, or a batch of them, got 40: take batches\.size 39"):
+        data.check_shares(3, "train")
+    data._processes = lambda: (11, 10)
+    with pytest.raises(InputError, match="the split validation"):
+        data.val_dataloader()
+    data.use_labels("label", 2)
+    data.check_shares(3, "train")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_data_module_of_another_make_will_do():
+    class Plain(pl.LightningDataModule):
+        def train_dataloader(self):
+            return torch.utils.data.DataLoader([(torch.randn(8, 3, 4, 4), torch.arange(8))], batch_size=None)
+
+        val_dataloader = test_dataloader = train_dataloader
+
+    module, trainer = make_module(Colours()), make_trainer()
+    trainer.fit(module, datamodule=Plain())
+    assert 0 < trainer.test(module, datamodule=Plain(), verbose=False)[0]["similarity/red/mse"] < math.inf
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_accumulated_batches_drop_other_units():
+    drawn = []
+
+    class Drawing(Pretraining):
+        def training_step(self, batch, batch_idx):
+            drawn.append(float(torch.rand(())))
+            return super().training_step(batch, batch_idx)
+
+    whole = make_module(Colours())
+    module = Drawing(whole.model, dict(whole.targets), seed=1)
+    make_trainer(max_epochs=1, accumulate_grad_batches=2).fit(module, datamodule=Colours())
+    assert len(set(drawn)) == len(drawn) == 4
+
+
+def test_a_block_of_the_gram_penalty_has_two_references():
+    for wrong in (1, -3):
+        with pytest.raises(InputError, match=f"gram_block as at least 2 references, or 0 for all, got {wrong}"):
+            Objective(gram_block=wrong)
+
+
 def test_embedding_leaves_the_mode_alone():
     data = Colours()
     encoder = Normed().train()

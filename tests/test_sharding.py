@@ -95,6 +95,14 @@ def test_two_processes_that_share_the_heads_end_where_one_does(seen, frozen, tmp
     assert_close(weights(tmp_path / "one"), weights(tmp_path / "begun"))
 
 
+def test_the_trainers_own_clipping_takes_the_norm_over_all_processes(tmp_path):
+    options = [*CIFAR, "--references", "81", "--optimisation.clip", "0", "--trainer.gradient_clip_val", "0.05"]
+    options += ["--optimisation.optimizer", "sgd", "--trainer.max_epochs", "1"]
+    run("pretrain", *options, "--out", "one", folder=tmp_path)
+    run("pretrain", *options, *TWO, "--head_sharded", "true", "--out", "two", folder=tmp_path)
+    assert_close(weights(tmp_path / "one"), weights(tmp_path / "two"))
+
+
 def test_only_ddp_shares_heads_out(monkeypatch):
     data = DrawnShoes(60, 32, cache=False)
     targets = bind_targets(data, data.similarities(), 10, seed=0)

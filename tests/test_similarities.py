@@ -179,6 +179,24 @@ def test_constant_kernel_is_not_scaled(items):
         Kernel(scale=True).bind(same, REFERENCES)
 
 
+def test_distances_far_from_zero_keep_their_similarity():
+    random = np.random.default_rng(0)
+    features = 1000 + random.normal(size=(60, 10))
+    items = Items(np.array([f"item-{i}" for i in range(60)]), pixels=lambda index: features[index].astype(np.float32))
+    told = Kernel("rbf", gamma=0.1).bind(items, np.arange(60))(torch.arange(60))
+    expected = np.exp(-0.1 * ((features[:, None] - features) ** 2).sum(axis=2))
+    np.testing.assert_allclose(told.numpy(), expected, atol=1e-3)  # as exact as float32 keeps the features
+
+
+def test_references_are_sampled_among_known_features(items, tmp_path):
+    features = PIXELS.copy()
+    features[[0, 4], 1] = np.nan
+    np.save(tmp_path / "features.npy", features)
+    kernel = Kernel(features=str(tmp_path / "features.npy"))
+    assert np.flatnonzero(~kernel.known(items)).tolist() == [0, 4]
+    assert Kernel().known(items).all()
+
+
 @pytest.mark.parametrize(("value", "got"), [(np.nan, "NaN or infinity for 'item-9'"), (np.inf, "item 'item-9'")])
 def test_features_of_references_are_finite(items, tmp_path, value, got):
     features = PIXELS.copy()

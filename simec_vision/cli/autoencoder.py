@@ -71,6 +71,7 @@ def autoencode(
     table = MetricsTable(run / "metrics.csv")
     lightning = make_trainer(trainer, run, "validation/loss", "min", tensorboard, [table])
     check_end(lightning, optimisation)
+    data.check_shares(lightning.world_size, "train", "validation", "test")
     if lightning.is_global_zero:
         write_text(run / "config.yaml", config)
         print(f"Auto-encoding in {run}: {described(lightning, data, optimisation)}", flush=True)

@@ -95,6 +95,7 @@ def pretrain(
     table = MetricsTable(run / "metrics.csv")
     lightning = make_trainer(trainer, run, "validation/loss", "min", tensorboard, [table])
     check_end(lightning, optimisation)
+    data.check_shares(lightning.world_size, "train", "validation", "test")
     if lightning.is_global_zero:
         write_text(run / "config.yaml", config)
         print(f"Pretraining in {run}: {described(lightning, data, optimisation, compile)}", flush=True)

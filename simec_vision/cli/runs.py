@@ -16,7 +16,7 @@ from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint
 
 from simec_vision.files import replacing
 from simec_vision.items import InputError
-from simec_vision.optimisation import Optimisation
+from simec_vision.optimisation import NO_END, Optimisation
 
 BETWEEN = 5
 """How often a run is saved between two validations that are at least as many epochs apart."""
@@ -225,7 +225,7 @@ def check_end(trainer: pl.Trainer, optimisation: Optimisation) -> None:
         InputError: if it has none.
     """
     if optimisation.schedule == "cosine" and trainer.max_epochs in (None, -1) and trainer.max_steps == -1:
-        raise InputError("Expected an end for the schedule cosine: give trainer.max_epochs, or the schedule constant")
+        raise InputError(NO_END)
 
 
 def _plugins(given: Any) -> list[Any]:

@@ -205,6 +205,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
     def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         """Give the training batches, in a new seeded order each epoch."""
         items, per_process = self.subset("train"), self._per_process()
+        self.check_shares(self._processes()[0], "train")
         # Similarities can spare the last, smaller batch; few labels cannot.
         drop = self._labels is None and len(items) >= self.batches.size
         order = TrainingOrder(items, *self._processes(), self.loaded.images, self.batches.seed, drop)
@@ -218,7 +219,34 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         """Give the test batches."""
         return self._in_order("test")
 
+    def check_shares(self, processes: int, *splits: str) -> None:
+        """Make sure that every process has a share of the items of some splits, and that none counts twice.
+
+        Args:
+            processes: How many there are.
+            splits: Which.
+
+        Raises:
+            InputError: naming the split with fewer items than processes; or if there are fewer training items than a
+                batch, which do not divide by the processes: where there are labels, those that come again are left out
+                of the loss, where there are none they would count twice.
+        """
+        for name in splits:
+            count = len(self.subset(name))
+            again = name == "train" and self._labels is not None
+            if 0 < count < processes and not again:
+                raise InputError(
+                    f"Expected at least {processes} items of the split {name}, one for each process, got {count}: put "
+                    "more into it, or start fewer processes"
+                )
+            if name == "train" and not again and count < self.batches.size and count % processes:
+                raise InputError(
+                    f"Expected training items that divide by {processes} processes, or a batch of them, got {count}: "
+                    f"take batches.size {count - count % processes}"
+                )
+
     def _in_order(self, name: str) -> DataLoader[tuple[Tensor, Tensor]]:
+        self.check_shares(self._processes()[0], name)
         order = EveryItem(self.subset(name), *self._processes())
         size = max(self.batches.size // self._processes()[0], 256)
         return batch_loader(self.loaded.images, order, size, False, self.batches.workers)

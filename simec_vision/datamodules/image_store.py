@@ -6,6 +6,7 @@ import mmap
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -183,13 +184,14 @@ def cached_array(
     """
     folder = cache_folder() if folder is None else folder
     path = folder / f"{name}-{key}.npy"
-    if not path.exists():
-        _check_room(folder, int(np.prod(shape, dtype=np.int64)))
-        with FileLock(folder / f".{name}.lock"):  # of several processes, one makes it and the others wait
-            if not path.exists():
-                _make_array(path, shape, fill)
+    with suppress(FileNotFoundError, NotADirectoryError):
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    _check_room(folder, int(np.prod(shape, dtype=np.int64)))
+    with FileLock(folder / f".{name}.lock"):  # of several processes, one makes it and the others wait
+        if not path.exists():
+            _make_array(path, shape, fill)
         _remove_others(path, name)
-    return np.load(path, mmap_mode="r", allow_pickle=False)
+        return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
 def _make_array(path: Path, shape: tuple[int, ...], fill: Callable[[NDArray[np.uint8]], None]) -> None:
@@ -256,4 +258,5 @@ def open_images(
         decode_into(images, paths, decode)
         return ImageStore(images)
     key = content_key({"size": size, "fit": fit, "decoding": DECODING}, paths)
+    name = f"{name}-{size[0]}x{size[1]}-{fit}"  # another size does not replace this one, which may be in use
     return ImageStore(cached_array(name, key, shape, lambda array: decode_into(array, paths, decode)))

@@ -16,6 +16,7 @@ from simec_vision.datamodules.image_store import MEMORY_LIMIT, find_images, open
 from simec_vision.datamodules.splits import SPLITS, check_shares, said_or_drawn
 from simec_vision.datamodules.tables import numbers_or_text, read_table, repeated
 from simec_vision.items import InputError, Items, nearest
+from simec_vision.model import TAKEN
 from simec_vision.similarities import AttributeDistance, PairList, SameClass, SetOverlap, Similarity
 from simec_vision.similarities.pairs import Pair, read_pairs
 
@@ -147,7 +148,7 @@ def _head_names(attributes: Sequence[str]) -> dict[str, str]:
     for attribute in attributes:
         name = re.sub(r"\W", "_", attribute.strip().lower())
         name = f"_{name}" if not name or name[0].isdigit() else name
-        name = f"{name}_" if hasattr(nn.ModuleDict, name) else name  # such as `type`, which is taken
+        name = f"{name}_" if name in TAKEN or hasattr(nn.ModuleDict(), name) else name  # such as `type`
         if name in heads:
             raise InputError(
                 f"Expected columns that differ in letters or digits, got {heads[name]!r} and {attribute!r}: rename one"
@@ -233,7 +234,8 @@ def _from_table(folder: Path, table: Path) -> Listed:
         )
     names = [PurePosixPath(name.replace("\\", "/")).as_posix() for name in columns.pop(key)]
     paths = _listed_files(folder, table, names)
-    splits = _said_splits(table, columns.pop("split", None))
+    said = next((name for name in columns if name.lower() == "split"), "split")
+    splits = _said_splits(table, columns.pop(said, None))
     return Listed(names, paths, {name: numbers_or_text(values) for name, values in columns.items()}, splits)
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from simec_vision.datamodules.image_store import SUFFIXES
 from simec_vision.datamodules.shard_files import ShardFiles
 from simec_vision.files import new_folder, read_description, write_json
-from simec_vision.items import InputError
+from simec_vision.items import InputError, class_name
 
 FOLDER, DESCRIPTION = "index", "index/index.json"
 LABEL, SPLIT, NAME = "label", "split", "name"
@@ -63,8 +63,7 @@ def read_index(files: ShardFiles) -> ShardIndex:
 
 
 def _check_shard(files: ShardFiles, shard: str, size: int) -> None:
-    if not re.fullmatch(r"[\w.-]+\.tar", shard):
-        raise InputError(f"Expected names of tar files without folders in {files.root}/{DESCRIPTION}, got {shard!r}")
+    _check_name(f"{files.root}/{DESCRIPTION}", shard)
     if not files.remote:
         path = files.local(shard)
         found = path.stat().st_size if path.is_file() else None
@@ -73,6 +72,13 @@ def _check_shard(files: ShardFiles, shard: str, size: int) -> None:
                 f"Expected the shard {path} of {size} bytes, got {'none' if found is None else found}: get it again, "
                 f"or delete {path.parent / FOLDER}, which is made anew then"
             )
+
+
+def _check_name(where: object, shard: str) -> None:
+    if not re.fullmatch(r"[\w.-]+\.tar", shard):
+        raise InputError(
+            f"Expected names of tar files in {where} of letters, digits, _, . and - and without folders, got {shard!r}"
+        )
 
 
 def _read_array(files: ShardFiles, number: int) -> NDArray:
@@ -92,6 +98,8 @@ def make_index(root: Path) -> None:
     shards = sorted(root.glob("*.tar"))
     if not shards:
         raise InputError(f"Expected uncompressed tar files of images in {root}, got none")
+    for path in shards:
+        _check_name(root, path.name)
     read = [_read_shard(path, number) for number, path in enumerate(shards)]
     names = np.concatenate([part.names for part in read])
     if len(names) == 0 or len(np.unique(names)) < len(names):
@@ -120,7 +128,7 @@ def _joined(parts: Sequence[ShardIndex], name: str) -> NDArray:
 
 
 def _as_text(values: NDArray) -> NDArray[np.str_]:
-    return values if values.dtype.kind == "U" else np.array(["" if v != v else f"{v:g}" for v in values.tolist()])
+    return values if values.dtype.kind == "U" else np.array(["" if v != v else class_name(v) for v in values.tolist()])
 
 
 def _read_shard(path: Path, number: int) -> ShardIndex:
@@ -134,7 +142,8 @@ def _read_shard(path: Path, number: int) -> ShardIndex:
     rows = [said.get(key, {}) for key in places]
     names = [str(row.pop(NAME, key)) for key, row in zip(places, rows, strict=True)]
     columns = {name: _column([row.get(name) for row in rows]) for name in dict.fromkeys(n for row in rows for n in row)}
-    return ShardIndex([], np.array(names, dtype=np.str_), np.array(list(places.values())).reshape(-1, 3), columns)
+    where = np.array([*places.values()], dtype=np.int64).reshape(-1, 3)
+    return ShardIndex([], np.array(names, dtype=np.str_), where, columns)
 
 
 def _members(path: Path) -> Iterator[tuple[str, str, tarfile.TarInfo, bytes | None]]:

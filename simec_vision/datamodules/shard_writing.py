@@ -14,6 +14,7 @@ from simec_vision.datamodules.image_data import ImageDataModule
 from simec_vision.datamodules.shard_files import webdataset
 from simec_vision.datamodules.shard_index import NAME, SPLIT, make_index
 from simec_vision.files import new_folder
+from simec_vision.items import InputError
 
 AT_A_TIME = 256
 """Images that are fetched together."""
@@ -41,6 +42,9 @@ def write_shards(
         InputError: if the folder holds anything, or the library is missing.
     """
     library = webdataset()
+    for taken in (NAME, SPLIT):
+        if taken in data.items.columns:
+            raise InputError(f"Expected no attribute {taken!r}, under which shards keep something else: rename it")
     splits = _splits(data)
     order = np.random.default_rng(seed).permutation(len(data.items))
     with new_folder(Path(root)) as unfinished:

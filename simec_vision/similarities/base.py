@@ -159,10 +159,10 @@ def choose_references(
     Raises:
         InputError: if more are asked for than there are, or a name is not among the items.
     """
-    if not isinstance(references, int):
+    if not isinstance(references, int | np.integer):
         return items.positions(references)
     if not 0 < references <= len(candidates):
         raise InputError(
-            f"Expected at most as many references as known training items ({len(candidates)}), got {references}"
+            f"Expected from 1 reference to as many as known training items ({len(candidates)}), got {references}"
         )
     return np.random.default_rng(seed).choice(candidates, references, replace=False)

@@ -62,7 +62,9 @@ def read_matrix(matrix: Any) -> Any:
     if isinstance(matrix, str | Path):
         return _open_sparse(matrix) if Path(matrix).suffix == ".npz" else open_matrix(matrix)
     if sparse.issparse(matrix):
-        return _numbers(sparse.csr_array(matrix), "the given sparse matrix")
+        rows = sparse.csr_array(matrix, copy=True)
+        rows.sum_duplicates()  # an entry that is stored twice counts as scipy counts it
+        return _numbers(rows, "the given sparse matrix")
     try:
         array = matrix if isinstance(matrix, np.memmap) else np.asarray(matrix)
     except ValueError as error:

@@ -12,9 +12,23 @@ from simec_vision.items import InputError, Items, nearest
 from simec_vision.similarities.base import Similarity, TargetSimilarity
 from simec_vision.similarities.given import finite_rows, open_matrix
 
+ROWS = 4096
+"""Rows of a features file that are looked at together."""
+
+
+def squared_distances(a: Tensor, b: Tensor) -> Tensor:
+    """Give |a − b|² of rows, shape ``(batch, reference)``.
+
+    torch computes them from inner products, here about the references' mean: far from 0, those of the rows themselves
+    would leave rounding errors of the size of the distances.
+    """
+    centre = b.mean(dim=0)
+    return torch.cdist(a - centre, b - centre).square()
+
+
 KERNELS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
     "linear": lambda a, b, gamma: a @ b.T,
-    "rbf": lambda a, b, gamma: torch.exp(-gamma * torch.cdist(a, b) ** 2),
+    "rbf": lambda a, b, gamma: torch.exp(-gamma * squared_distances(a, b)),
     "cosine": lambda a, b, gamma: nn.functional.normalize(a) @ nn.functional.normalize(b).T,
 }
 """Kernels of two feature matrices ``(batch, feature)`` and ``(reference, feature)``, in the type of these."""
@@ -64,6 +78,15 @@ class Kernel(Similarity):
         if kind not in KERNELS:
             raise InputError(f"Expected a kernel, got {kind!r}: {nearest(kind, [*KERNELS])}")
         self.kind, self.features, self.gamma, self.centre, self.scale = kind, features, gamma, centre, scale
+
+    def known(self, items: Items) -> NDArray[np.bool_]:
+        """Say which items have finite features, shape ``(item,)``; see :meth:`Similarity.known`."""
+        if self.features == "pixels":
+            return super().known(items)
+        matrix = open_matrix(self.features)
+        parts = (matrix[start : start + ROWS] for start in range(0, len(matrix), ROWS))
+        finite = [np.isfinite(part).all(axis=1) for part in parts]
+        return np.concatenate(finite) if len(matrix) == len(items) else super().known(items)  # which bind refuses
 
     def bind(self, items: Items, references: NDArray[np.int64]) -> TargetSimilarity:
         """Prepare the target similarities of these items to these references; see :meth:`Similarity.bind`.

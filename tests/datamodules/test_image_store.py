@@ -72,6 +72,12 @@ def test_a_second_opening_reads_the_cache_and_no_image(paths, pixels, monkeypatc
     np.testing.assert_array_equal(open_images("test", paths, (6, 8)).images, pixels)
 
 
+def test_another_size_leaves_the_images_in_use(paths, pixels):
+    first = open_images("test", paths)
+    assert open_images("test", paths, (4, 4), "resize").images.shape[1:3] == (4, 4)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(first)).images, pixels)
+
+
 def test_a_changed_image_makes_the_cache_stale_and_only_the_new_one_stays(paths, cache):
     open_images("test", paths)
     before = cached(cache)

@@ -7,10 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
+from simec_vision import SimilarityHead, SimilarityModel
 from simec_vision.datamodules.image_data import Batches
 from simec_vision.datamodules.image_table import ImageTable
 from simec_vision.datamodules.splits import grouped_split, ordered_split
 from simec_vision.datamodules.tables import numbers_or_text
+from simec_vision.encoders import MLP
 from simec_vision.items import InputError
 from simec_vision.similarities import AttributeDistance, PairList, SameClass, SetOverlap
 
@@ -107,7 +109,7 @@ def test_size_and_fit_bring_all_images_to_one_size(tmp_path, fit):
 
 
 def test_a_table_gives_numbers_text_and_splits(tmp_path):
-    text = "image,Height,Tags,split a.png,1.5,x;y,train sub/b.png,,y,val c.png,3,,test"
+    text = "image,Height,Tags,Split a.png,1.5,x;y,train sub/b.png,,y,val c.png,3,,test"
     data = ImageTable(table(tmp_path, text), table="table.csv")
     np.testing.assert_array_equal(data.items.columns["Height"], [1.5, np.nan, 3.0])
     assert data.items.columns["Tags"].tolist() == ["x;y", "y", ""]
@@ -125,6 +127,13 @@ def test_the_column_of_files_has_several_names(tmp_path, column):
     draw(tmp_path, "x.png", "y.png")
     (tmp_path / "table.csv").write_text(f"height,{column}\n1,x.png\n2,y.png")
     assert ImageTable(tmp_path, table="table.csv", test=0).items.names.tolist() == ["x.png", "y.png"]
+
+
+def test_columns_called_like_parts_of_a_model_become_heads(tmp_path):
+    text = "file,Training,Images,_modules a.png,1,2,3 b.png,2,3,4 c.png,4,2,1"
+    heads = ImageTable(table(tmp_path, text), table="table.csv").similarities()
+    assert [*heads] == ["training_", "images_", "_modules_"]
+    SimilarityModel(MLP(4, 2), {name: SimilarityHead(2, 3) for name in heads})
 
 
 def test_each_attribute_suggests_a_similarity(tmp_path):

@@ -1,5 +1,6 @@
 """Shards give what the source gave that they were written from, in an order that reads few of them at a time."""
 
+import copy
 import io
 import json
 import pickle
@@ -18,7 +19,7 @@ from PIL import Image
 from simec_vision.cli.main import main
 from simec_vision.datamodules import Batches, DrawnShoes, Shards
 from simec_vision.datamodules.shards import order_by_shards
-from simec_vision.items import InputError
+from simec_vision.items import InputError, Items
 
 
 @pytest.fixture(autouse=True)
@@ -182,6 +183,34 @@ def test_bad_attributes_and_names_that_come_twice_are_named(tmp_path):
     (tmp_path / "1.tar").write_bytes((tmp_path / "0.tar").read_bytes())
     with pytest.raises(InputError, match=r"different names .* got 2 of 1 names"):
         Shards(tmp_path).setup()
+
+
+def test_shards_of_other_kinds_of_numbers_or_without_images_are_joined(tmp_path):
+    for name, kinds in (("a", range(1_000_000, 1_000_003)), ("b", ["x"]), ("empty", [])):
+        with tarfile.open(tmp_path / f"{name}.tar", "w") as tar:
+            for number, kind in enumerate(kinds):
+                add(tar, f"{name}{number}.png", png(1))
+                add(tar, f"{name}{number}.json", json.dumps({"kind": kind}).encode())
+    shards = Shards(tmp_path, validation=0.25, test=0.25)
+    assert shards.items.classes("kind")[1] == ["1000000", "1000001", "1000002", "x"]
+    assert shards.images(np.arange(4)).shape == (4, 4, 4, 3)
+
+
+def test_names_that_shards_cannot_have_are_told_before_anything_is_written(shoes, tmp_path):
+    pytest.importorskip("webdataset")
+    from simec_vision.datamodules.shard_writing import write_shards
+
+    named = copy.copy(shoes)
+    items = Items(shoes.items.names, {**shoes.items.columns, "name": shoes.items.names})
+    named._loaded = shoes.loaded._replace(items=items)
+    with pytest.raises(InputError, match="no attribute 'name'"):
+        write_shards(named, tmp_path / "shards")
+    assert not (tmp_path / "shards").exists()
+    with tarfile.open(tmp_path / "a b.tar", "w") as tar:
+        add(tar, "a.png", png(1))
+    with pytest.raises(InputError, match=r"of letters, digits, _, \. and - and without folders, got 'a b\.tar'"):
+        Shards(tmp_path).setup()
+    assert not (tmp_path / "index").exists()
 
 
 def test_without_the_library_the_extra_is_named(shoes, tmp_path, monkeypatch):
