@@ -123,7 +123,7 @@ def factorise(
         lr: Largest learning rate of free embeddings.
         batch_size: Rows of a step of free embeddings; default: 32 to 256 by their number.
         seed: Seed of free embeddings' start and order, and of what is held out.
-        accelerator: Lightning's name of the device.
+        accelerator: Lightning's name of the device for free embeddings; encoders have that of ``estimator``.
 
     Raises:
         InputError: for no matrix, features of another number of items, or another ``start``.

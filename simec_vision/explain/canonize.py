@@ -48,7 +48,8 @@ def canonize(network: nn.Module, images: Tensor | None = None) -> fx.GraphModule
     Args:
         network: What :data:`~simec_vision.explain.refusal.EXPLAINABLE` lists, as modules or functions.
         images: Some images ``(batch, channel, height, width)``, on which the twin must give what the network gives.
-            They are needed where a hook computes weights as the network runs, as ``torch.nn.utils.weight_norm`` does.
+            They are needed where a hook computes weights as the network runs, as ``torch.nn.utils.weight_norm`` does,
+            and show where a trace says too little, as of a map that has two names and is changed in place by one.
 
     Returns:
         A graph in which every call is one of a layer that needs no gradients, or asks for a size; see
