@@ -24,12 +24,12 @@ EXPERIMENTS = {
     ),
     "linear_nonlinear": (
         "none; MNIST and 20 newsgroups, if there",
-        "20 seconds with --quick, hours in full, 40 minutes with --original_seeds 0",
+        "20 seconds with --quick, hours in full, 12 minutes with --original_seeds 0",
     ),
     "class_labels": ("none; MNIST and 20 newsgroups, if there", "20 seconds with --quick, 35 minutes in full"),
     "noisy_data": (
         "none; MNIST, if there",
-        "20 seconds with --quick, hours in full, 40 minutes with --original_seeds 0",
+        "20 seconds with --quick, hours in full, 17 minutes with --original_seeds 0",
     ),
     "transfer_tasks": ("any images with classes; the original's: CIFAR-10", "1 minute with --quick, hours in full"),
 }
