@@ -249,10 +249,10 @@ class SimilarityEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
         return joined(items, more), {name: joined(part, others[name]) for name, part in similarities.items()}, held_out
 
-    def _check_same_references(self, similarities: Mapping[str, Any]) -> None:
+    def _check_same_references(self, similarities: Mapping[str, Any], some: bool = False) -> None:
         before = {name: self.model_.head(name).num_references for name in self.model_.heads}
         now = {name: matrix.shape[1] for name, matrix in similarities.items()}
-        if now != before:
+        if now != before and not (some and self._form == "named" and now.items() <= before.items()):
             raise InputError(f"Expected similarities to as many references as before, {before}, got {now}")
 
     def transform(self, X: Any) -> NDArray:  # noqa: N803
@@ -267,11 +267,19 @@ class SimilarityEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         return predict(self.model_, self._items(X), self.accelerator, sigmoid, self._form)
 
     def score(self, X: Any, y: Any) -> float:  # noqa: N803
-        """Give r² = 1 − Σ (predicted − target)² / Σ (target − mean)² over known entries, the mean over similarities."""
+        """Give r² = 1 − Σ (predicted − target)² / Σ (target − mean)² over known entries, the mean over similarities.
+
+        Args:
+            X: Features of the items, as in :meth:`fit`.
+            y: Target similarities, as in :meth:`fit`, with the references of before; of a dict, some will do.
+
+        Raises:
+            InputError: for other references.
+        """
         check_is_fitted(self, "model_")
         items = self._items(X)
         similarities, _ = read_similarities(y, items.shape[0])
-        self._check_same_references(similarities)
+        self._check_same_references(similarities, some=True)
         predicted = self.predict(X)
         return determination(predicted, similarities, self._form)
 

@@ -120,6 +120,9 @@ def test_several_similarities_have_a_head_each():
     assert {name: part.shape for name, part in named.predict(x).items()} == {"one": (60, 60), "other": (60, 7)}
     assert set(named.head_) == {"one", "other"}
     assert stacked.score(x, stack) < 1
+    assert named.score(x, {"one": kernel}) < 1
+    with pytest.raises(InputError, match="as many references as before"):
+        named.score(x, {"third": kernel})
 
 
 def test_references_are_the_first_items_only_where_that_can_be():
@@ -129,8 +132,11 @@ def test_references_are_the_first_items_only_where_that_can_be():
     assert own_similarities(kernel[:, :1]) is None
     assert own_similarities(kernel[:8]) is None
     random = np.random.default_rng(0)
-    chance = [own_similarities(np.where(random.random((90, 60)) < 0.02, 1.0, np.nan)) for _ in range(50)]
-    assert chance == [None] * 50  # two or three pairs known both ways, if any
+    for share in (0.02, 0.1, 0.2):  # at first two or three pairs known both ways, if any
+        known = [random.random((90, 60)) < share for _ in range(20)]
+        assert [own_similarities(np.where(each, 1.0, np.nan)) for each in known] == [None] * 20
+    links = np.triu(random.random((60, 60)) < 0.1, 1)
+    assert own_similarities(np.where(links | links.T, 1.0, np.nan)) is not None
 
 
 # --- what is minimised ------------------------------------------------------------------------------------------------
@@ -401,7 +407,7 @@ def test_own_similarities_are_given_by_name_or_number():
     with pytest.raises(InputError, match=r"a gram for each of \['one', 'other'\], got 1"):
         SimilarityEncoder(2).fit(x, named, gram=kernel)
     with pytest.raises(InputError, match="head_start of 'other' as of the other similarities, got only"):
-        SimilarityEncoder(2).fit(x, named, head_start={"one": kernel[:, :2]})
+        SimilarityEncoder(2, head_start={"one": kernel[:, :2]}).fit(x, named)
 
 
 def test_a_head_starts_at_a_view(tmp_path):

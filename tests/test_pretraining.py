@@ -383,17 +383,17 @@ def test_held_out_items_come_once_over_all_processes():
 
 def test_every_process_needs_a_share():
     data = Colours(Batches(size=64))
-    data.check_shares(1, "train", "validation", "test")
-    data.check_shares(8, "train", "validation", "test")
+    data.check_for_processes(1, "train", "validation", "test")
+    data.check_for_processes(8, "train", "validation", "test")
     with pytest.raises(InputError, match="at least 11 items of the split test, one for each process, got 10"):
-        data.check_shares(11, "test")
+        data.check_for_processes(11, "test")
     with pytest.raises(InputError, match=r"divide by 3 processes, or a batch of them, got 40: take batches\.size 39"):
-        data.check_shares(3, "train")
+        data.check_for_processes(3, "train")
     data._processes = lambda: (11, 10)
     with pytest.raises(InputError, match="the split validation"):
         data.val_dataloader()
     data.use_labels("label", 2)
-    data.check_shares(3, "train")
+    data.check_for_processes(3, "train")
 
 
 @pytest.mark.filterwarnings("ignore")

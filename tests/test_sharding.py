@@ -97,7 +97,7 @@ def test_two_processes_that_share_the_heads_end_where_one_does(seen, frozen, tmp
 
 def test_the_trainers_own_clipping_takes_the_norm_over_all_processes(tmp_path):
     options = [*CIFAR, "--references", "81", "--optimisation.clip", "0", "--trainer.gradient_clip_val", "0.05"]
-    options += ["--optimisation.optimizer", "sgd", "--trainer.max_epochs", "1"]
+    options += ["--optimisation.optimizer", "sgd", "--optimisation.lr", "1", "--trainer.max_epochs", "1"]
     run("pretrain", *options, "--out", "one", folder=tmp_path)
     run("pretrain", *options, *TWO, "--head_sharded", "true", "--out", "two", folder=tmp_path)
     assert_close(weights(tmp_path / "one"), weights(tmp_path / "two"))

@@ -188,7 +188,7 @@ def test_distances_far_from_zero_keep_their_similarity():
     np.testing.assert_allclose(told.numpy(), expected, atol=1e-3)  # as exact as float32 keeps the features
 
 
-def test_references_are_sampled_among_known_features(items, tmp_path):
+def test_items_without_all_features_are_no_references(items, tmp_path):
     features = PIXELS.copy()
     features[[0, 4], 1] = np.nan
     np.save(tmp_path / "features.npy", features)

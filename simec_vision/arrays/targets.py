@@ -173,10 +173,15 @@ def own_similarities(matrix: Any) -> np.ndarray | None:
     block = matrix[:references]
     own = filled(block) if hasattr(block, "tocsr") else block
     gaps = np.abs(own - own.T)
-    scale = np.nanmax(np.abs(own)) if not np.isnan(own).all() else 0.0
-    pairs = np.isfinite(gaps[np.triu_indices(references, 1)]).sum()
-    enough = pairs >= min(PAIRS, references * (references - 1) // 2)
-    return own if enough and scale > 0 and not (gaps > ASYMMETRY * scale).any() else None
+    told = np.isfinite(gaps)
+    if not told.any():
+        return None
+    scale, known = np.nanmax(np.abs(own)), np.isfinite(own).sum() - np.isfinite(own.diagonal()).sum()
+    both_ways = told.sum() - told.diagonal().sum()
+    # Where all that is known is alike, such as links alone, only that it is known both ways tells.
+    alike = np.ptp(own[told]) <= ASYMMETRY * scale
+    least = 0.9 * known if alike else min(2 * PAIRS, references * (references - 1))
+    return own if scale > 0 and both_ways >= max(least, 1) and not (gaps > ASYMMETRY * scale).any() else None
 
 
 def filled(matrix: Any) -> np.ndarray:

@@ -13,7 +13,7 @@ from simec_vision.baselines import AutoEncoding
 from simec_vision.cli.building import about, check_held_out, fitting_encoder
 from simec_vision.cli.hardware import apply_speed, described
 from simec_vision.cli.pretrain import fit
-from simec_vision.cli.runs import MetricsTable, check_end, make_trainer, open_run, write_text
+from simec_vision.cli.runs import MetricsTable, check_end, make_trainer, open_run, validated, write_text
 from simec_vision.datamodules.image_data import ImageDataModule
 from simec_vision.decoders import AUTO_ENCODERS
 from simec_vision.encoders import Encoder
@@ -71,7 +71,7 @@ def autoencode(
     table = MetricsTable(run / "metrics.csv")
     lightning = make_trainer(trainer, run, "validation/loss", "min", tensorboard, [table])
     check_end(lightning, optimisation)
-    data.check_shares(lightning.world_size, "train", "validation", "test")
+    data.check_for_processes(lightning.world_size, "train", *validated(lightning), "test")
     if lightning.is_global_zero:
         write_text(run / "config.yaml", config)
         print(f"Auto-encoding in {run}: {described(lightning, data, optimisation)}", flush=True)

@@ -68,7 +68,7 @@ def evaluate_embedding(
     _check_options(per_class, tries, neighbours, at, matched, probe, seed)
     source = pretrained_run(model, or_classifier=True)
     pretrained, options = load_pretrained(source), run_options(source)
-    data = data or images_of(options)
+    data = images_of(options, data)
     check_images(pretrained, data)
     label = label or getattr(options, "label", None) or data.label
     data.use_labels(label)

@@ -93,7 +93,7 @@ def explain_run(
     source = pretrained_run(model)
     pretrained = SimilarityModel.load(source / "model").eval()
     options = run_options(source)
-    data = data or images_of(options)
+    data = images_of(options, data)
     check_images(pretrained, data)
     names = list(pretrained.heads) if head is None else [head]
     targets = targets_of(pretrained, options, data, names)

@@ -67,7 +67,7 @@ def evaluate_line(
     run = pretrained_run(other, or_classifier=True)
     start = None if model is None else pretrained_run(model, or_classifier=True)
     options = run_options(run)
-    data = data or images_of(options)
+    data = images_of(options, data)
     check_images(load_pretrained(run), data)
     first, second, loss = _solutions(start, run, options, data, seed)
     check_held_out(data, "test")

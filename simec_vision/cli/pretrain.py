@@ -18,7 +18,15 @@ from simec_vision.cli.building import (
     fitting_encoder,
 )
 from simec_vision.cli.hardware import apply_speed, described
-from simec_vision.cli.runs import MetricsTable, check_checkpoint, check_end, make_trainer, open_run, write_text
+from simec_vision.cli.runs import (
+    MetricsTable,
+    check_checkpoint,
+    check_end,
+    make_trainer,
+    open_run,
+    validated,
+    write_text,
+)
 from simec_vision.datamodules.image_data import ImageDataModule
 from simec_vision.encoders import Encoder
 from simec_vision.files import write_json
@@ -95,7 +103,7 @@ def pretrain(
     table = MetricsTable(run / "metrics.csv")
     lightning = make_trainer(trainer, run, "validation/loss", "min", tensorboard, [table])
     check_end(lightning, optimisation)
-    data.check_shares(lightning.world_size, "train", "validation", "test")
+    data.check_for_processes(lightning.world_size, "train", *validated(lightning), "test")
     if lightning.is_global_zero:
         write_text(run / "config.yaml", config)
         print(f"Pretraining in {run}: {described(lightning, data, optimisation, compile)}", flush=True)

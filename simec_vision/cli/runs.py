@@ -228,6 +228,11 @@ def check_end(trainer: pl.Trainer, optimisation: Optimisation) -> None:
         raise InputError(NO_END)
 
 
+def validated(trainer: pl.Trainer) -> list[str]:
+    """Give the split that is validated on, none where the Trainer is told not to validate."""
+    return ["validation"] if trainer.limit_val_batches else []
+
+
 def _plugins(given: Any) -> list[Any]:
     several = given if isinstance(given, list) else [given]
     return [AtomicCheckpoints(), *(plugin for plugin in several if plugin is not None)]

@@ -162,12 +162,16 @@ def data_of(options: Any) -> ImageDataModule:
     return options.data or data_of(run_options(Path(options.model)))
 
 
-def images_of(options: Any) -> ImageDataModule:
-    """Give the source of images of a run, and of its items those that the run was told to keep.
+def images_of(options: Any, data: ImageDataModule | None = None) -> ImageDataModule:
+    """Give the source of images of a run, or another one, and of its items those that the run was told to keep.
+
+    Args:
+        options: From :func:`run_options`.
+        data: A source that takes the place of the run's own.
 
     Raises:
-        InputError: as :func:`data_of`.
+        InputError: as :func:`data_of`, or if there is nothing of what is to be kept.
     """
-    data = data_of(options)
+    data = data or data_of(options)
     data.use_only(options.keep or {})
     return data

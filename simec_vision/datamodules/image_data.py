@@ -205,7 +205,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
     def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         """Give the training batches, in a new seeded order each epoch."""
         items, per_process = self.subset("train"), self._per_process()
-        self.check_shares(self._processes()[0], "train")
+        self.check_for_processes(self._processes()[0], "train")
         # Similarities can spare the last, smaller batch; few labels cannot.
         drop = self._labels is None and len(items) >= self.batches.size
         order = TrainingOrder(items, *self._processes(), self.loaded.images, self.batches.seed, drop)
@@ -219,7 +219,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         """Give the test batches."""
         return self._in_order("test")
 
-    def check_shares(self, processes: int, *splits: str) -> None:
+    def check_for_processes(self, processes: int, *splits: str) -> None:
         """Make sure that every process has a share of the items of some splits, and that none counts twice.
 
         Args:
@@ -246,7 +246,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
                 )
 
     def _in_order(self, name: str) -> DataLoader[tuple[Tensor, Tensor]]:
-        self.check_shares(self._processes()[0], name)
+        self.check_for_processes(self._processes()[0], name)
         order = EveryItem(self.subset(name), *self._processes())
         size = max(self.batches.size // self._processes()[0], 256)
         return batch_loader(self.loaded.images, order, size, False, self.batches.workers)

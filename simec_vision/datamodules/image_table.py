@@ -234,7 +234,7 @@ def _from_table(folder: Path, table: Path) -> Listed:
         )
     names = [PurePosixPath(name.replace("\\", "/")).as_posix() for name in columns.pop(key)]
     paths = _listed_files(folder, table, names)
-    said = next((name for name in columns if name.lower() == "split"), "split")
+    said = "split" if "split" in columns else next((name for name in columns if name.lower() == "split"), "split")
     splits = _said_splits(table, columns.pop(said, None))
     return Listed(names, paths, {name: numbers_or_text(values) for name, values in columns.items()}, splits)
 
@@ -257,7 +257,7 @@ def _listed_files(folder: Path, table: Path, names: list[str]) -> list[Path]:
 
 
 def _said_splits(table: Path, values: list[str] | None) -> list[str]:
-    """Read the column ``split``."""
+    """Read the column ``split``, however it is written."""
     for row, value in enumerate(values or [], start=2):
         if value.lower() not in SPLITS:
             known = nearest(value.lower(), ["train", "validation", "test"])

@@ -39,7 +39,7 @@ def write_shards(
         seed: Seed of the order.
 
     Raises:
-        InputError: if the folder holds anything, or the library is missing.
+        InputError: if the folder holds anything, an attribute is called ``name`` or ``split``, or there is no library.
     """
     library = webdataset()
     for taken in (NAME, SPLIT):

@@ -26,7 +26,10 @@ EXPERIMENTS = {
         "none; MNIST and 20 newsgroups, if there",
         "20 seconds with --quick, hours in full, 12 minutes with --original_seeds 0",
     ),
-    "class_labels": ("none; MNIST and 20 newsgroups, if there", "20 seconds with --quick, 35 minutes in full"),
+    "class_labels": (
+        "none; MNIST and 20 newsgroups, if there",
+        "20 seconds with --quick, an hour in full, 20 minutes with --original_seeds 0",
+    ),
     "noisy_data": (
         "none; MNIST, if there",
         "20 seconds with --quick, hours in full, 17 minutes with --original_seeds 0",

@@ -147,8 +147,8 @@ def write_lines(path: Path, lines: Sequence[Line]) -> None:
     write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
 
 
-GROWS = ("labels", "seeds", "variants", "widths", "processes", "original_seeds")
-"""Options that only say which runs there are, not what they are."""
+GROWS = ("labels", "seeds", "variants", "widths", "processes", "original_seeds", "original_recipe")
+"""Options that only say which runs there are, not what they are; the last is that of earlier versions."""
 
 
 def open_study(out: str | None, name: str, config: str) -> Path:

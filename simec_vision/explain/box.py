@@ -47,8 +47,10 @@ def with_box(
 
 
 def _image(bound: Tensor, images: Tensor) -> Tensor:
-    """Give the image ``(1, channel, height, width)`` of one value per channel."""
+    """Give the image ``(1, channel, height, width)`` of a value per channel, or of each pixel's."""
     channels = images.shape[1]
+    if bound.shape == images.shape[1:]:
+        return bound.to(images)[None]
     if bound.shape != (channels,):
         raise InputError(f"Expected a bound for each of {channels} channels in ZBox, got shape {tuple(bound.shape)}")
     return bound.to(images).reshape(1, -1, 1, 1).expand(1, *images.shape[1:])
