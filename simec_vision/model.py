@@ -128,8 +128,13 @@ TAKEN = ("images", "all_pairs", "bilrp")
 """Names that stand beside those of the heads where explanations are written."""
 
 
+def is_taken(name: str) -> bool:
+    """Say whether a name that a head might have means something else already."""
+    return name in TAKEN or hasattr(nn.ModuleDict(), name)
+
+
 def _check_name(name: str) -> None:
-    if not name.isidentifier() or name in TAKEN or hasattr(nn.ModuleDict(), name):
+    if not name.isidentifier() or is_taken(name):
         raise InputError(
             f"Expected the name of a head made of letters, digits and _, got {name!r}"
             f"{', which has another meaning' if name.isidentifier() else ''}: choose another"

@@ -135,11 +135,11 @@ def configured(
 ) -> dict[str, Any]:
     """Make what a LightningModule's ``configure_optimizers`` returns.
 
-    Raises:
-        InputError: for the schedule ``cosine`` in a training without end.
-
     Lightning does not clip the gradient of an optimiser that undoes float16's scaling itself, as fused ones do. Under
     float16 it is therefore not fused; under bfloat16, where nothing is scaled, it only says that it does not.
+
+    Raises:
+        InputError: for the schedule ``cosine`` in a training without end.
     """
     steps = trainer.estimated_stepping_batches
     if options.schedule == "cosine" and steps == inf:

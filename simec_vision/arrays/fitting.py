@@ -97,9 +97,10 @@ class Training:
             start = "eigen" if known and self.gram_strength() > 0 else "random"
         if isinstance(start, str):
             return self._named_start(start, name)
-        if isinstance(start, Mapping) and name not in start:
-            raise InputError(f"Expected head_start of {name!r} as of the other similarities, got only {[*start]}")
-        start = start[name] if isinstance(start, Mapping) else start
+        if isinstance(start, Mapping):
+            if name not in start:
+                raise InputError(f"Expected head_start of {name!r} as of the other similarities, got only {[*start]}")
+            start = start[name]
         given = torch.from_numpy(np.ascontiguousarray(start, dtype=np.float32))
         shape = self.similarities[name].shape[1], self.options.embedding_dim
         if given.shape != shape:

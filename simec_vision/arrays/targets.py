@@ -198,7 +198,7 @@ def check_own(own: Any, references: int, name: str) -> np.ndarray:
     Raises:
         InputError: for another shape, or infinity.
     """
-    gram = filled(own).astype(np.float32) if hasattr(own, "tocsr") else np.asarray(own, dtype=np.float32)
+    gram = filled(own) if hasattr(own, "tocsr") else np.asarray(own, dtype=np.float32)
     if gram.shape != (references, references) or np.isinf(gram).any():
         fold = gram.ndim == 2 and gram.shape[1] == references > len(gram)
         hint = f". Where cross-validation takes it apart as it does X, give {{{name!r}: gram}}" if fold else ""

@@ -225,7 +225,7 @@ def _train(
     options = options if validation else {**options, "limit_val_batches": 0}
     trainer = make_trainer(options, run, *monitor, tensorboard, [table])
     check_end(trainer, module.optimisation)
-    data.check_for_processes(trainer.world_size, "train", *(["validation"] if validation else []), "test")
+    data.check_for_processes(trainer.world_size, "train", "validation", "test")
     if trainer.is_global_zero:
         write_text(run / "config.yaml", config)
         print(f"Fine-tuning in {run}: {described(trainer, data, module.optimisation)}", flush=True)

@@ -8,7 +8,6 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
 from simec_vision.datamodules.decoding import FITS
 from simec_vision.datamodules.image_data import Batches, ImageDataModule, Loaded, Normalisation, known_name
@@ -16,7 +15,7 @@ from simec_vision.datamodules.image_store import MEMORY_LIMIT, find_images, open
 from simec_vision.datamodules.splits import SPLITS, check_shares, said_or_drawn
 from simec_vision.datamodules.tables import numbers_or_text, read_table, repeated
 from simec_vision.items import InputError, Items, nearest
-from simec_vision.model import TAKEN
+from simec_vision.model import is_taken
 from simec_vision.similarities import AttributeDistance, PairList, SameClass, SetOverlap, Similarity
 from simec_vision.similarities.pairs import Pair, read_pairs
 
@@ -148,7 +147,7 @@ def _head_names(attributes: Sequence[str]) -> dict[str, str]:
     for attribute in attributes:
         name = re.sub(r"\W", "_", attribute.strip().lower())
         name = f"_{name}" if not name or name[0].isdigit() else name
-        name = f"{name}_" if name in TAKEN or hasattr(nn.ModuleDict(), name) else name  # such as `type`
+        name = f"{name}_" if is_taken(name) else name  # such as `type`
         if name in heads:
             raise InputError(
                 f"Expected columns that differ in letters or digits, got {heads[name]!r} and {attribute!r}: rename one"

@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 from simec_vision.explain.agreement import check_same
 from simec_vision.explain.batchnorm import fold_batchnorm
 from simec_vision.explain.evaluating import evaluating
-from simec_vision.explain.images import check_images
+from simec_vision.explain.images import check_images, first_weight
 from simec_vision.explain.layers import MOVING, Add, Gate, Rearrange, ScaleShift
 from simec_vision.explain.makers import (
     ADDITIONS,
@@ -71,7 +71,7 @@ def canonize(network: nn.Module, images: Tensor | None = None) -> fx.GraphModule
 
 def _build(network: nn.Module) -> fx.GraphModule:
     graph, modules = trace(network)
-    weight = next((p for p in network.parameters() if p.is_floating_point()), torch.zeros(()))
+    weight = first_weight(network, torch.zeros(()))
     builder = _Builder(modules, weight.dtype, weight.device)
     _check_modules(graph, modules)
     for node in graph.nodes:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from simec_vision.explain.canonize import canonize, computed_in
+from simec_vision.explain.images import first_weight
 from simec_vision.explain.refusal import CannotExplain
 from simec_vision.explain.twin import chain_of
 
@@ -116,9 +117,9 @@ def network_steps(encoder: nn.Module, images: Tensor) -> list[nn.Module]:
     try:
         twin = canonize(encoder, images)
     except CannotExplain:
-        weight = next(encoder.parameters(), images)
-        exact = computed_in(weight.dtype)
-        return [encoder if exact == weight.dtype else copy.deepcopy(encoder).to(exact)]
+        dtype = first_weight(encoder, images).dtype
+        exact = computed_in(dtype)
+        return [encoder if exact == dtype else copy.deepcopy(encoder).to(exact)]
     return chain_of(twin) or [twin]
 
 

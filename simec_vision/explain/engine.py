@@ -10,8 +10,8 @@ from captum.attr import LRP
 from captum.attr._utils.lrp_rules import PropagationRule
 from torch import Tensor, fx, nn
 
-from simec_vision.explain.baseline import FromBaseline, with_baseline
-from simec_vision.explain.box import with_box
+from simec_vision.explain.baseline import FromBaseline
+from simec_vision.explain.informed import informed
 from simec_vision.explain.presets import Preset, rules_for
 from simec_vision.explain.propagation import Rule
 from simec_vision.explain.readout import Readout
@@ -52,8 +52,7 @@ def propagate(twin: fx.GraphModule, images: Tensor, start: Tensor, preset: str |
         Relevance, shape ``(batch, channel, height, width)``.
     """
     layers = layers_of(twin)
-    rules = with_box(twin, layers, rules_for(layers, preset), images)
-    rules, _ = with_baseline(twin, layers, rules, images[:1] if _is_one(images) else images)
+    rules, _ = informed(twin, layers, rules_for(layers, preset), images[:1] if _is_one(images) else images)
     ours = all(isinstance(rule, Rule) for rule in rules)  # Captum's cannot take several relevances of one value
     images = images[:1] if ours and _is_one(images) else images.expand(len(start), *images.shape[1:])
     return _relevance(twin, layers, rules, images, lambda embedding: start.to(embedding))
@@ -75,7 +74,7 @@ def propagate_score(
         What has become of the scores.
     """
     layers = [*layers_of(twin), Placed("score", readout)]
-    rules, embedding = with_baseline(twin, layers, with_box(twin, layers, rules_for(layers, preset), images), images)
+    rules, embedding = informed(twin, layers, rules_for(layers, preset), images)
     base = images.new_zeros(len(images))
     if embedding is not None and isinstance(rules[-1], FromBaseline):
         base = readout.read(embedding)

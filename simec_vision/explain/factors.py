@@ -163,11 +163,10 @@ def _image_factors(
     chunk: int | None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Give the cells of every direction ``(direction, row, column)``, and the embedding of the baseline."""
-    from simec_vision.explain.baseline import with_baseline  # Captum takes long to import
-    from simec_vision.explain.box import with_box
+    from simec_vision.explain.informed import informed  # Captum takes long to import
 
     layers = layers_of(twin)
-    rules, base = with_baseline(twin, layers, with_box(twin, layers, _formulas(layers, preset), image), image)
+    rules, base = informed(twin, layers, _formulas(layers, preset), image)
     baseline = torch.zeros_like(embedding) if base is None else base[0]
     start = (embedding - baseline) * along.T
     chunk = chunk or _directions_at_once(twin, image)

@@ -6,9 +6,14 @@ from torch import Tensor, nn
 from simec_vision.items import InputError
 
 
+def first_weight(network: nn.Module, otherwise: Tensor) -> Tensor:
+    """Give a network's first floating-point weight, whose type and device are the network's, or else another tensor."""
+    return next((p for p in network.parameters() if p.is_floating_point()), otherwise)
+
+
 def like_weights(values: Tensor, network: nn.Module) -> Tensor:
     """Copy values to the type and device of a network's weights, as an ordinary tensor."""
-    weight = next((p for p in network.parameters() if p.is_floating_point()), values)
+    weight = first_weight(network, values)
     return values.detach().clone().to(weight.device, weight.dtype)
 
 
