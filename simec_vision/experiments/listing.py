@@ -16,7 +16,7 @@ EXPERIMENTS = {
     "manifold": ("none", "15 seconds with --quick, 4 minutes in full"),
     "link_prediction": (
         "a knowledge graph, such as WN18RR; none with --quick",
-        "10 seconds with --quick, 17 minutes in full, hours more for each of --original_seeds",
+        "10 seconds with --quick, half an hour in full, hours more for each of --original_seeds",
     ),
     "recommender": (
         "MovieLens 100k, or tables of ratings and features; none with --quick",
