@@ -76,8 +76,11 @@ def test_files_are_read_and_missing_ones_named():
     graph = read_graph(Path("g"))
     assert (graph.entities, graph.relations) == (3, ("q", "r"))
     assert graph.queries["train"].tolist() == [[1, 1, 0], [2, 0, 1], [0, 3, 1], [1, 2, 2]]
-    Path("g/test.txt").write_text("c\tr\ta\nc r a\n")
-    with pytest.raises(InputError, match="line 2"):
+    Path("g/test.txt").write_text("c\tr\ta\n\nc r a\n")
+    with pytest.raises(InputError, match="line 3"):
+        read_graph(Path("g"))
+    Path("g/test.txt").write_bytes("é\tr\ta\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"UTF-8 in g/test\.txt"):
         read_graph(Path("g"))
     assert main("experiment", ["link_prediction", "--root", "none"]) == 2
 
@@ -161,5 +164,7 @@ def test_links_of_drawn_blocks_are_predicted():
     assert "First 10: training, of which at most 2000 queries are drawn" in table
     lines = [json.loads(line) for line in (folder / "cells.jsonl").read_text().splitlines()]
     assert all(line["values"]["train_mrr"] > line["values"]["mrr"] for line in lines if line["row"].startswith("SimEc"))
-    assert "leads, back" in (folder / "relations.md").read_text()
+    told = (folder / "relations.md").read_text()
+    assert "leads, back" in told
+    assert "SimEc, turned heads | SimEc, original recipe" in told
     assert (folder / "training.png").stat().st_size > 10_000

@@ -131,6 +131,7 @@ def test_tables_of_ones_own_are_read():
     for text, message in (
         ("user,movie,rating\n", "rows below the head"),
         ("user,movie,rating\nu1,m2,good\n", r"numbers in the column rating .* 'good'"),
+        ("user,movie,rating\nu1,m2,nan\n", r"finite numbers in the column rating .* nan"),
         ("user,movie,rating\n\nu1,m2\n", r"3 columns in line 3 .* got 2"),
     ):
         (folder / "ratings.csv").write_text(text)
@@ -156,6 +157,10 @@ def test_a_folder_as_published_is_read():
     assert ratings.of_movies.table.toarray().tolist() == [[1, 1, 1], [0, 1, 1]]
     assert ratings.of_users.names == ["F", "M", "age 20s", "age 50s", "other", "technician"]
     assert held_out(ratings, SEEN, 3).tolist() == [False, True]
+    for text, told in (("", "got none"), ("1\ttwo\t3\t4\n", "numbers, in each line")):
+        (folder / "u.data").write_text(text)
+        with pytest.raises(InputError, match=told):
+            movielens(folder)
 
 
 def test_cosine_of_nothing_is_zero():

@@ -24,6 +24,7 @@ from simec_vision.experiments.newsgroups import (
     text_features,
 )
 from simec_vision.experiments.nonmetric_approach import errors_of
+from simec_vision.experiments.nonmetric_words import words
 from simec_vision.experiments.overlaps import by_sign, decomposed, overlaps, scaled
 from simec_vision.experiments.paper_kernel import filled
 from simec_vision.experiments.paper_signs import decomposed_signs
@@ -249,9 +250,42 @@ def test_newsgroups_that_are_not_there_are_named(name, capsys):
     assert "20news-bydate-train" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["basics", "paper"])
-def test_mnist_that_is_not_there_is_named(name, capsys):
-    assert main("experiment", [name, "--root", "nowhere"]) == 2
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["flowerpots", "--seeds", "[]"], "at least one process and one value of seeds"),
+        (["flowerpots", "--seeds", "[-1]"], "seeds from 0 on, got -1"),
+        (["recommender", "--quick", "true", "--seeds", "[]"], "one value of seeds"),
+        (["flowerpots", "--seeds", "[0,0]"], "every value of seeds once"),
+        (["flowerpots", "--processes", "0"], "at least one process"),
+        (["noisy_data", "--quick", "true", "--images", "digits", "--parts", "[white_dims]"], "leave none"),
+        (["linear_nonlinear", "--quick", "true", "--parts", "[mnist]"], "leave none"),
+        (["class_labels", "--quick", "true", "--parts", "[mnist]"], "leave none"),
+        (["link_prediction", "--quick", "true", "--recipe.dim", "3"], "even --recipe.dim"),
+        (["link_prediction", "--quick", "true", "--recipe.every", "0"], "--recipe.every from 1 on"),
+    ],
+)
+def test_what_cannot_be_made_is_refused_before_there_is_a_folder(options, told, capsys):
+    assert main("experiment", options) == 2
+    assert told in capsys.readouterr().err
+    assert not Path("runs").exists()
+
+
+def test_words_that_no_text_has_are_named():
+    Path("nonmetric/nasa").mkdir(parents=True)
+    Path("nonmetric/grimm_all.txt").write_text("once there was a king")
+    with pytest.raises(InputError, match="no text has the words little"):
+        words(".")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["basics"], ["paper"], ["noisy_data", "--images", "mnist"], ["linear_nonlinear", "--parts", "[circles,mnist]"]],
+    ids=lambda options: options[0],
+)
+def test_mnist_that_is_not_there_is_named(options, capsys):
+    name = options[0]
+    assert main("experiment", [*options, "--root", "nowhere"]) == 2
     assert "torchvision.datasets.MNIST" in capsys.readouterr().err
     assert not Path("runs", name, "cells.jsonl").exists()
 

@@ -13,7 +13,7 @@ from simec_vision.experiments.embedding_cells import BEST, OURS, OWN, digit_map,
 from simec_vision.experiments.figures import Map, draw_maps
 from simec_vision.experiments.manifold import OURS as OWN_SURFACE
 from simec_vision.experiments.results import Check
-from simec_vision.experiments.sources import mnist
+from simec_vision.experiments.sources import check_there
 from simec_vision.experiments.table_report import Found, Table, exactly, reached, run_experiment
 from simec_vision.experiments.tasks import Data, Kernel
 
@@ -103,12 +103,7 @@ def basics(
             runs/basics-2, …
     """
     chosen: list[Part] = parts or ["digits" if quick else "mnist", "s_curve"]
-    if "mnist" in chosen:
-        mnist(root)  # here the user learns what is missing
-    if "newsgroups" in chosen:
-        from simec_vision.experiments.newsgroups import newsgroups
-
-        newsgroups(root)
+    check_there(chosen, root)
     cells = [*planned(chosen, seeds[:1] if quick else seeds, root, quick)]
     tables = [table for shown in TABLES.values() for table in shown.values()]
     run_experiment("basics", cells, tables, claims, figures, config, processes, out, comparable=not quick)

@@ -27,6 +27,7 @@ from simec_vision.experiments.embedding_cells import (
 from simec_vision.experiments.figures import draw_curves, draw_maps
 from simec_vision.experiments.paper_classes import eigenvalue
 from simec_vision.experiments.results import Check
+from simec_vision.experiments.sources import check_there
 from simec_vision.experiments.table_report import Found, Table, exactly, reached, run_experiment
 from simec_vision.experiments.tasks import Data, Items, Task, task
 
@@ -76,6 +77,8 @@ def class_labels(
             runs/class_labels-2, …
     """
     chosen: list[str] = [*parts] or ["digits", *(["mnist"] if (Path(root) / "MNIST" / "raw").is_dir() else [])]
+    if not quick:
+        check_there(chosen, root)
     cells = [*planned(chosen, seeds[:1] if quick else seeds, root)]
     if quick:
         cells = [cell for cell in cells if (cell.table, cell.column) in QUICK]

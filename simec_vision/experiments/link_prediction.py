@@ -34,6 +34,7 @@ from simec_vision.experiments.links import Graph, Known, Scorer, block_graph, me
 from simec_vision.experiments.results import Check, markdown
 from simec_vision.experiments.results import original as read_original
 from simec_vision.experiments.table_report import Found, Table, reached, run_experiment
+from simec_vision.items import InputError
 
 DRAWN = "drawn blocks"
 OURS, THEIRS = "SimEc, turned heads", "SimEc, original recipe"
@@ -92,6 +93,7 @@ def link_prediction(
         out: Folder, new, empty or of the same experiment; default: the first such of runs/link_prediction,
             runs/link_prediction-2, …
     """
+    check(recipe)
     name = DRAWN if quick else graph
     if not quick:
         read(root, name)
@@ -100,6 +102,21 @@ def link_prediction(
     cells = limit_original([*planned(root, name, own, seeds)], seeds, 1 if quick else original_seeds)
     tables = [*TABLES.values()]
     run_experiment("link_prediction", cells, tables, claims, figures, config, processes, out, comparable=not quick)
+
+
+def check(recipe: Recipe) -> None:
+    """Make sure that ours can be trained so.
+
+    Raises:
+        InputError: naming the option that cannot be.
+    """
+    for name in ("dim", "epochs", "every", "batch_size", "negatives"):
+        if getattr(recipe, name) < 1:
+            raise InputError(f"Expected --recipe.{name} from 1 on, got {getattr(recipe, name)}")
+    if recipe.dim % 2:
+        raise InputError(f"Expected an even --recipe.dim, as pairs of dimensions are turned, got {recipe.dim}")
+    if not recipe.lr > 0 or not recipe.penalty >= 0:
+        raise InputError(f"Expected a positive --recipe.lr and a --recipe.penalty from 0 on, got {recipe}")
 
 
 def planned(root: str, name: str, recipe: dict[str, Any], seeds: list[int]) -> Iterator[Cell]:
@@ -229,7 +246,7 @@ def _aims(found: Found, name: str) -> Iterator[Check]:
 
 def figures(found: Found) -> None:
     """Write ``relations.md``, the mean reciprocal rank of each relation, and draw the course of training."""
-    cells = [cell for cell in found.cells if cell.seed == found.cells[-1].seed or cell.row in RULES]
+    cells = [*{cell.row: cell for cell in found.cells}.values()]  # of each row the last seed
     name = cells[0].column
     graph = read(cells[0].options["root"], cells[0].options["name"])
     rows = [["relation", "queries", *(cell.row for cell in cells)]]

@@ -78,11 +78,15 @@ def _read(path: Path) -> list[list[str]]:
             f"tabs), but {path.name} is not there: get it from https://github.com/ibalazevic/HypER (data) and "
             "name the folder above by --root"
         )
-    rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    wrong = next((number for number, row in enumerate(rows, 1) if len(row) != 3), None)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"Expected text in UTF-8 in {path}: {error}") from error
+    rows = {number: line.split("\t") for number, line in enumerate(lines, 1) if line.strip()}
+    wrong = next((number for number, row in rows.items() if len(row) != 3), None)
     if wrong is not None or not rows:
         raise InputError(f"Expected lines of head, relation and tail by tabs in {path}, got none in line {wrong or 1}")
-    return rows
+    return [*rows.values()]
 
 
 def block_graph(blocks: int = 8, size: int = 12, seed: int = 0) -> Graph:

@@ -26,6 +26,7 @@ from simec_vision.experiments.embedding_cells import OWN as OWN_FROZEN
 from simec_vision.experiments.figures import Curves, draw_curves
 from simec_vision.experiments.noise import Noise, noisy, similarities
 from simec_vision.experiments.results import Check
+from simec_vision.experiments.sources import mnist
 from simec_vision.experiments.table_report import Found, Table, exactly, reached, run_experiment
 from simec_vision.experiments.tasks import Task
 
@@ -72,7 +73,7 @@ TABLES = tuple(_table(noise, kernel, value) for noise in NOISES for kernel in DI
 
 def noisy_data(
     config: str,
-    data: Literal["mnist", "digits"] | None = None,
+    images: Literal["mnist", "digits"] | None = None,
     parts: list[Noise] = [],  # noqa: B006  # never changed, and the parser shows it
     root: str = "data",
     seeds: list[int] = [0],  # noqa: B006
@@ -85,7 +86,8 @@ def noisy_data(
 
     Args:
         config: All options as YAML, for the experiment's folder.
-        data: MNIST as in the original, or scikit-learn's digits, which need no files; default: mnist where root has it.
+        images: MNIST as in the original, or scikit-learn's digits, which need no files; default: mnist where root has
+            it.
         parts: Which of white, correlated (added to pixels), white_dims, correlated_dims (beside them); default: all.
         root: Folder of MNIST/raw.
         seeds: Seeds of training.
@@ -96,7 +98,9 @@ def noisy_data(
         out: Folder, new, empty or of the same experiment; default: the first such of runs/noisy_data,
             runs/noisy_data-2, …
     """
-    chosen = data or ("mnist" if (Path(root) / "MNIST" / "raw").is_dir() and not quick else "digits")
+    chosen = images or ("mnist" if (Path(root) / "MNIST" / "raw").is_dir() and not quick else "digits")
+    if chosen == "mnist":
+        mnist(root)  # here the user learns what is missing
     cells = [*planned(chosen, [*(parts or NOISES)], seeds[:1] if quick else seeds, root)]
     if quick:
         cells = [cell for cell in cells if (cell.options["noise"], cell.options["level"]) in QUICK]

@@ -12,6 +12,7 @@ from simec_vision.experiments.cells import Cell
 from simec_vision.experiments.figures import Map, draw_maps
 from simec_vision.experiments.results import error
 from simec_vision.experiments.sources import documents, term_counts
+from simec_vision.items import InputError
 from simec_vision.kernels import centre
 
 TALES = """little king away old good man time day home father thought fox last mother cried wife long way nothing door
@@ -39,6 +40,9 @@ def words(root: str) -> tuple[NDArray[np.float64], NDArray[np.float64], list[str
     """
     counts, terms = term_counts(documents(root))
     chosen = [*TALES.split(), *NEWS.split()]
+    if lacking := [word for word in chosen if word not in terms]:
+        told = ", ".join(lacking[:3])
+        raise InputError(f"Expected the tales and news of the original in {root}, but no text has the words {told}")
     table = counts[:, [terms.index(word) for word in chosen]].T
     has = (table > 0).astype(np.float64)
     both = has @ has.T

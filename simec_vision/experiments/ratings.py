@@ -1,6 +1,8 @@
 """Ratings of movies by users, what is known of both, and four ways to hold some of them out."""
 
 import csv
+import math
+import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -96,7 +98,15 @@ def movielens(folder: Path) -> Ratings:
 
 def _numbers(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Read number of user and movie, from 0, and rating."""
-    user, movie, rating = np.loadtxt(path, dtype=np.int64, usecols=(0, 1, 2), ndmin=2).T
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of an empty file, about which the error below tells more
+            numbers = np.loadtxt(path, dtype=np.int64, usecols=(0, 1, 2), ndmin=2)
+    except ValueError as error:
+        raise InputError(f"Expected user, movie and rating, numbers, in each line of {path}: {error}") from error
+    if not len(numbers):
+        raise InputError(f"Expected lines of user, movie and rating in {path}, got none")
+    user, movie, rating = numbers.T
     return user - 1, movie - 1, rating
 
 
@@ -158,9 +168,12 @@ def _by_name(numbers: NDArray[np.int64], names: Sequence[str], places: Mapping[s
 
 def _rating(text: str, path: Path) -> float:
     try:
-        return float(text)
+        given = float(text)
     except ValueError as error:
         raise InputError(f"Expected numbers in the column rating of {path}: {error}") from error
+    if not math.isfinite(given):
+        raise InputError(f"Expected finite numbers in the column rating of {path}, got {text}")
+    return given
 
 
 def _features(path: Path, kind: str) -> Iterator[tuple[str, list[str]]]:

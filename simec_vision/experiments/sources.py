@@ -1,6 +1,7 @@
 """Data of the experiments on arrays: scikit-learn's digits, MNIST, word lists; what is missing is named."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -36,15 +37,28 @@ def mnist(root: str) -> Classified:
     for train in (True, False):
         try:
             part = MNIST(root, train=train, download=False)
-        except RuntimeError as error:
+        except (RuntimeError, ValueError, AssertionError) as error:  # the last two of damaged files
             raise InputError(
-                f"Expected MNIST in {Path(root) / 'MNIST' / 'raw'}, but it is not there: name the folder above MNIST "
-                f"by --root, or fetch it with torchvision.datasets.MNIST({root!r}, download=True)"
+                f"Expected MNIST in {Path(root) / 'MNIST' / 'raw'}, but it is not there or damaged: name the folder "
+                f"above MNIST by --root, or fetch it with torchvision.datasets.MNIST({root!r}, download=True)"
             ) from error
         order = np.argsort(part.targets.numpy(), kind="stable")
         images.append(part.data.numpy().reshape(-1, 784)[order] / 255)
         classes.append(part.targets.numpy()[order])
     return np.concatenate(images), np.concatenate(classes).astype(np.int64)
+
+
+def check_there(parts: Sequence[str], root: str) -> None:
+    """Read what parts of an experiment need from files, where the user learns at once what is missing.
+
+    Raises:
+        InputError: if MNIST or the newsgroups are among the parts and not there.
+    """
+    from simec_vision.experiments.newsgroups import newsgroups
+
+    for part, read in (("mnist", mnist), ("newsgroups", newsgroups)):
+        if part in parts:
+            read(root)
 
 
 def drawn(source: Classified, count: int, seed: int = 42) -> Classified:
@@ -77,7 +91,7 @@ def term_counts(texts: Sequence[str]) -> tuple[NDArray[np.float64], list[str]]:
     Returns:
         Counts ``(document, term)``, and the terms.
     """
-    counted = [_counts(text) for text in texts]
+    counted = [Counter(terms_of(text)) for text in texts]
     terms = sorted({term for counts in counted for term in counts})
     places = {term: place for place, term in enumerate(terms)}
     table = np.zeros((len(texts), len(terms)))
@@ -85,13 +99,6 @@ def term_counts(texts: Sequence[str]) -> tuple[NDArray[np.float64], list[str]]:
         for term, count in counts.items():
             row[places[term]] = count / max(counts.values())
     return table, terms
-
-
-def _counts(text: str) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for word in terms_of(text):
-        counts[word] = counts.get(word, 0) + 1
-    return counts
 
 
 def terms_of(text: str) -> list[str]:

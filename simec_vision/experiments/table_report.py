@@ -9,10 +9,12 @@ from types import MappingProxyType
 from typing import Any
 
 from simec_vision.cli.runs import write_text
+from simec_vision.cli.sweep import check_choices
 from simec_vision.experiments.cells import Cell, Line, made
 from simec_vision.experiments.results import Check, markdown, original, write_csv
 from simec_vision.experiments.study import open_study
 from simec_vision.files import write_json
+from simec_vision.items import InputError
 
 Grid = dict[str, dict[str, tuple[float, float]]]
 """Row → column → mean and standard deviation over the seeds."""
@@ -102,7 +104,11 @@ def run_experiment(
         out: Folder, new, empty or of the same experiment; default: the first such of ``runs/NAME``,
             ``runs/NAME-2``, …
         comparable: Whether the data are the original's, so that its numbers stand beside ours.
+
+    Raises:
+        InputError: if there is nothing to make, or seeds are none, negative or named twice; or from a cell.
     """
+    _check(cells, config, processes)
     folder = open_study(out, name, config)
     print(f"Experiment {name} in {folder}: {len(cells)} cells", flush=True)
     lines = made(cells, folder, processes)
@@ -117,6 +123,19 @@ def run_experiment(
         folder / "summary.json", {"checks": [check.told() for check in checks], "cells": len(lines), "seconds": seconds}
     )
     print("\n".join([*shown, *(check.verdict() for check in checks), f"Saved {folder}"]))
+
+
+def _check(cells: Sequence[Cell], config: str, processes: int) -> None:
+    """Make sure that there is something to make, before a folder is."""
+    import yaml
+
+    seeds = (yaml.safe_load(config) or {}).get("seeds")
+    if seeds is not None:
+        check_choices({"seeds": seeds}, processes)
+    if wrong := [seed for seed in seeds or [] if seed < 0]:
+        raise InputError(f"Expected seeds from 0 on, got {wrong[0]}")
+    if not cells:
+        raise InputError("Expected cells to make, but these options leave none: name other parts, or leave out --quick")
 
 
 def _flat(line: Line) -> dict[str, Any]:
