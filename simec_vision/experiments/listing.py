@@ -8,7 +8,7 @@ EXPERIMENTS = {
     ),
     "paper": (
         "none with --quick; MNIST in full",
-        "40 seconds with --quick, a day in full, an hour and a half with --original_seeds 0",
+        "40 seconds with --quick, days in full, three hours with --original_seeds 0",
     ),
     "matrix_factorization": ("none", "half a minute with --quick, three hours in full, one with one seed"),
     "flowerpots": ("none", "20 seconds with --quick, a minute in full"),
