@@ -65,6 +65,17 @@ def test_cells_are_made_once_and_go_on():
     assert arrays_of(cells(7)[0], Path("made")) == {}
 
 
+def meanwhile(seed):
+    made(cells(2), Path("made"))  # another run in the same folder
+    return {"value": 1.0}
+
+
+def test_two_runs_in_one_folder_keep_the_cells_of_both():
+    made([Cell("squares", "other", "3", meanwhile)], Path("made"))
+    kept = [json.loads(line) for line in Path("made/cells.jsonl").read_text().splitlines()]
+    assert [(line["row"], line["seed"]) for line in kept] == [("other", 0), ("ours", 0), ("ours", 1)]
+
+
 def test_a_cell_without_its_arrays_is_made_again():
     made(cells(2, 3, 5), Path("made"))
     for number in (2, 3):

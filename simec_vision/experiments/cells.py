@@ -83,7 +83,8 @@ def made(cells: Sequence[Cell], folder: Path, processes: int = 1) -> list[Line]:
     if todo:
         with closing(_lines(todo, folder, processes)) as lines:
             for done, line in enumerate(lines, len(cells) - len(todo) + 1):
-                kept[_key(line)] = line
+                beside = {_key(each): each for each in _read(path)}  # of another run in this folder, too
+                kept = {**beside, **kept, _key(line): line}
                 write_text(path, "".join(json.dumps(line) + "\n" for line in _ordered(keys, kept)))
                 print(_progress(line, done, len(cells)), flush=True)
     return [kept[key] for key in keys]
