@@ -53,10 +53,10 @@ ALIKE = tuple(
     for kernel, words in (("linear", "linear"), ("rbf", "radial"))
     for prefix, where in (("", ""), ("held_out_", ", held out"))
 )
-FEWER = error_tables("mnist_references", "MNIST, linear kernel, 10 dimensions", "references", 4)
-LEFT_OUT = error_tables("mnist_unknown", "MNIST, linear kernel, 10 dimensions", "share unknown", 4)
+FEWER = error_tables("mnist_references", "MNIST, linear kernel, d = 10, some references", "references", 4)
+LEFT_OUT = error_tables("mnist_unknown", "MNIST, linear kernel, d = 10, some unknown", "share unknown", 4)
 RBF = error_tables("mnist_rbf", "MNIST, radial kernel", "embedding", 6)
-RBF_LEFT_OUT = error_tables("mnist_rbf_unknown", "MNIST, radial kernel, 10 dimensions", "share unknown", 6)
+RBF_LEFT_OUT = error_tables("mnist_rbf_unknown", "MNIST, radial kernel, d = 10, some unknown", "share unknown", 6)
 DRAWN = (*SWEEP, *FEWER, *LEFT_OUT, *RBF, *RBF_LEFT_OUT)
 TABLES = (*DRAWN, *ALIKE)
 

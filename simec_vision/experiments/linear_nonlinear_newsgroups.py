@@ -23,14 +23,14 @@ THEIRS = {"recipe": "keras", "l2_embedding": 1e-5, "l2_head": 1e-8, "gram_penalt
 
 
 SWEEP = error_tables("newsgroups_linear", "Newsgroups", "embedding", 6)
-FEWER = error_tables("newsgroups_references", "Newsgroups, 10 dimensions", "references", 6)
-LEFT_OUT = error_tables("newsgroups_unknown", "Newsgroups, 10 dimensions", "share unknown", 6)
+FEWER = error_tables("newsgroups_references", "Newsgroups, d = 10, some references", "references", 6)
+LEFT_OUT = error_tables("newsgroups_unknown", "Newsgroups, d = 10, some unknown", "share unknown", 6)
 DRAWN = (*SWEEP, *FEWER, *LEFT_OUT)
 TABLES = (
     *DRAWN,
     Table("newsgroups_linear", "distance", "Newsgroups: r² of distances", "embedding", 3),
     Table("newsgroups_linear", "held_out_distance", "Newsgroups: r² of distances, held out", "embedding", 3),
-    Table("newsgroups_references", "distance", "Newsgroups, 10 dimensions: r² of distances", "references", 3),
+    Table("newsgroups_references", "distance", "Newsgroups, d = 10, some references: r² of distances", "references", 3),
 )
 
 
