@@ -77,14 +77,13 @@ def made(cells: Sequence[Cell], folder: Path, processes: int = 1) -> list[Line]:
     if processes < 1:
         raise InputError(f"Expected at least one process, got {processes}")
     path = folder / "cells.jsonl"
-    kept = {_key(line): line for line in _read(path)}
+    kept = _read(path)
     keys = [_key(cell.told()) for cell in cells]
     todo = [cell for cell, key in zip(cells, keys, strict=True) if not _done(kept.get(key), folder)]
     if todo:
         with closing(_lines(todo, folder, processes)) as lines:
             for done, line in enumerate(lines, len(cells) - len(todo) + 1):
-                beside = {_key(each): each for each in _read(path)}  # of another run in this folder, too
-                kept = {**beside, **kept, _key(line): line}
+                kept = {**_read(path), **kept, _key(line): line}  # those of another run in this folder, too
                 write_text(path, "".join(json.dumps(line) + "\n" for line in _ordered(keys, kept)))
                 print(_progress(line, done, len(cells)), flush=True)
     return [kept[key] for key in keys]
@@ -126,8 +125,9 @@ def _key(line: Line) -> str:
     return json.dumps([line[name] for name in ("table", "row", "column", "seed", "made_by", "options")], sort_keys=True)
 
 
-def _read(path: Path) -> list[Line]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+def _read(path: Path) -> dict[str, Line]:
+    lines = map(json.loads, path.read_text().splitlines()) if path.is_file() else ()
+    return {_key(line): line for line in lines}
 
 
 def _done(line: Line | None, folder: Path) -> bool:

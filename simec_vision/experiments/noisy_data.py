@@ -26,7 +26,7 @@ from simec_vision.experiments.embedding_cells import OWN as OWN_FROZEN
 from simec_vision.experiments.figures import Curves, draw_curves
 from simec_vision.experiments.noise import Noise, noisy, similarities
 from simec_vision.experiments.results import Check
-from simec_vision.experiments.sources import mnist
+from simec_vision.experiments.sources import check_there
 from simec_vision.experiments.table_report import Found, Table, exactly, reached, run_experiment
 from simec_vision.experiments.tasks import Task
 
@@ -99,8 +99,7 @@ def noisy_data(
             runs/noisy_data-2, …
     """
     chosen = images or ("mnist" if (Path(root) / "MNIST" / "raw").is_dir() and not quick else "digits")
-    if chosen == "mnist":
-        mnist(root)  # here the user learns what is missing
+    check_there([chosen], root)
     cells = [*planned(chosen, [*(parts or NOISES)], seeds[:1] if quick else seeds, root)]
     if quick:
         cells = [cell for cell in cells if (cell.options["noise"], cell.options["level"]) in QUICK]
